@@ -1,0 +1,57 @@
+# Everything a developer or a CI job needs. `make` alone lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# mypy and the formatter are given what exists; a folder joins the day it is created.
+CODE := $(wildcard perdure tests examples bench)
+
+SEEDS ?= 300
+SEED ?=
+ARGS ?=
+
+.PHONY: help setup demo check test sim bench fmt lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
+	  while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+setup: .venv/.stamp ## build .venv from the locked requirements (instant when nothing changed)
+
+.venv/.stamp: pyproject.toml requirements/dev.txt .ci/setup
+	@PYTHON='$(PYTHON)' UV='$(UV)' .ci/setup
+
+demo: setup ## run the demonstration (asks nothing when there is no terminal)
+	@if [ -t 0 ] && [ -t 1 ]; then $(BIN)/perdure demo; else $(BIN)/perdure demo --yes; fi
+
+check: setup ## lint, format, types, import rules, tidiness
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/tidy
+
+test: setup ## run every test; ARGS="-k word" narrows it
+	$(BIN)/pytest $(ARGS)
+
+sim: setup ## simulate: SEEDS=n runs that many seeds, SEED=n replays one
+	$(BIN)/python -m perdure.testing.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
+bench: setup ## measure this machine
+	$(BIN)/python -m bench $(ARGS)
+
+fmt: setup ## format, and fix what the linter can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## resolve pyproject.toml anew into requirements/dev.txt (needs uv)
+	@command -v uv >/dev/null || { echo 'lock: needs uv (pipx install uv)' >&2; exit 1; }
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+	  --quiet --output-file requirements/dev.txt
+
+clean: ## remove .venv, caches and build output
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
