@@ -1,0 +1,133 @@
+"""An agent as data: what is pinned in the journal when a session begins.
+
+Everything that decides how a session behaves is in `AgentSpec`; its version is the digest of
+its content, so two equal definitions have the same version wherever they were written.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from perdure.core.codec import digest
+
+
+class Effect(StrEnum):
+    """What may be done with a call that was in flight when its process died."""
+
+    READ = "read"
+    IDEMPOTENT = "idempotent"
+    CONTAINED = "contained"
+    ONCE = "once"
+
+
+class Verdict(StrEnum):
+    """What a permission says of a call."""
+
+    ALLOW = "allow"
+    ASK = "ask"
+    DENY = "deny"
+
+
+class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tool as the model and the journal know it.
+
+    `input_schema` is JSON Schema. `ask` and `deny` are conditions on the arguments ("true" for
+    always). `environment` is true when the tool works in the session's sandbox: such calls run
+    one after the other. `mutates` is true when it may change the workspace.
+    """
+
+    name: str
+    description: str
+    input_schema: msgspec.Raw
+    effect: Effect = Effect.ONCE
+    ask: str = ""
+    deny: str = ""
+    environment: bool = False
+    mutates: bool = False
+    timeout_s: float = 300.0
+    source: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What an approval is bound to beside the arguments: name, schema, effect, origin."""
+        plain = msgspec.json.decode(self.input_schema)
+        return digest([self.name, self.description, plain, self.effect, self.source])
+
+
+class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A permission: `tool` is a glob over tool names, `when` a condition on the arguments."""
+
+    tool: str
+    verdict: Verdict
+    when: str = ""
+    reason: str = ""
+
+
+class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a session may use. None means no limit of this kind.
+
+    `steps` (model calls), `tool_calls` and `wall_s` (seconds) hold per turn; `tokens` and `usd`
+    hold for the life of the session and can be raised.
+    """
+
+    steps: int | None = 100
+    tool_calls: int | None = 500
+    wall_s: float | None = 3600.0
+    tokens: int | None = None
+    usd: float | None = None
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a failed model call is tried again: delays double from `base_s` up to `cap_s`."""
+
+    attempts: int = 6
+    base_s: float = 1.0
+    cap_s: float = 60.0
+
+
+class EnvironmentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where tools touch files. `kind` is none, bubblewrap or process.
+
+    `in_place` works on the user's own directory instead of a copy. Memory and output are in
+    bytes, times in seconds.
+    """
+
+    kind: str = "none"
+    in_place: bool = False
+    memory_bytes: int = 2 * 1024**3
+    processes: int = 256
+    timeout_s: float = 120.0
+    output_bytes: int = 64 * 1024
+    file_bytes: int = 1024**3
+    read_only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An agent's definition, complete and immutable."""
+
+    name: str
+    model: str
+    instructions: str = ""
+    tools: tuple[ToolSpec, ...] = ()
+    permissions: tuple[Rule, ...] = ()
+    limits: Limits = Limits()
+    retry: RetryPolicy = RetryPolicy()
+    environment: EnvironmentSpec = EnvironmentSpec()
+    max_output_tokens: int = 8192
+    approval_expires_s: float = 7 * 24 * 3600.0
+
+    @property
+    def version(self) -> str:
+        """The digest of the content: 12 hexadecimal digits."""
+        return digest(msgspec.to_builtins(self, builtin_types=(msgspec.Raw,)) | _schemas(self))[:12]
+
+    def tool(self, name: str) -> ToolSpec | None:
+        """Return the tool of that name, or None."""
+        return next((t for t in self.tools if t.name == name), None)
+
+
+def _schemas(spec: AgentSpec) -> dict[str, object]:
+    """Replace the tools by their digests, so that a schema's key order does not count."""
+    plain = [[t.digest, t.ask, t.deny, t.environment, t.mutates, t.timeout_s] for t in spec.tools]
+    return {"tools": plain}

@@ -1,0 +1,75 @@
+"""How values become bytes and back: JSON that loses nothing, canonical JSON, digests.
+
+Two rules live here. A string that holds a lone surrogate (a tool printed bytes that are not
+UTF-8) must survive a round trip, which UTF-8 alone cannot carry; and a digest must not depend
+on the order in which keys were written.
+"""
+
+import hashlib
+import json
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from perdure.core.errors import InvalidRequest
+
+T = TypeVar("T")
+
+_ENCODER: Final = msgspec.json.Encoder()
+_SORTED: Final = msgspec.json.Encoder(order="sorted")
+
+
+def encode(value: object) -> bytes:
+    """Return `value` as UTF-8 JSON bytes. Lone surrogates become \\udXXX escapes."""
+    try:
+        return _ENCODER.encode(value)
+    except UnicodeEncodeError:
+        plain = msgspec.to_builtins(value)
+        return json.dumps(plain, separators=(",", ":")).encode("ascii")
+
+
+def decode(data: bytes | msgspec.Raw, type: type[T]) -> T:
+    """Return `data` as a `type`. Raises `msgspec.DecodeError` where it does not fit."""
+    try:
+        return msgspec.json.decode(data, type=type)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _decode_slowly(bytes(data), type)
+
+
+def canonical(value: object) -> bytes:
+    """Return the one JSON form of `value`: keys sorted, no white space. For digests."""
+    try:
+        return _SORTED.encode(value)
+    except UnicodeEncodeError:
+        plain = msgspec.to_builtins(value)
+        return json.dumps(plain, separators=(",", ":"), sort_keys=True).encode("ascii")
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of the canonical form of `value`, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def arguments_of(text: str) -> dict[str, Any]:
+    """Read the arguments of a tool call as the model wrote them.
+
+    Raises `InvalidRequest` (E-TOOL-ARGUMENTS) when the text is not a JSON object.
+    """
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("E-TOOL-ARGUMENTS", f"The arguments are not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("E-TOOL-ARGUMENTS", "The arguments must be a JSON object.")
+    return value
+
+
+def _decode_slowly(data: bytes, type: type[T]) -> T:
+    """Take the road that admits lone surrogates; msgspec refuses them while parsing."""
+    try:
+        plain = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
+    return msgspec.convert(plain, type=type)

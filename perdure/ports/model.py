@@ -1,0 +1,92 @@
+"""A model: reads a context, writes a reply, may be cut off half-way."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from perdure.core.agent import ToolSpec
+from perdure.core.content import ContextItem, ReplyItem, Usage
+from perdure.core.errors import ErrorInfo, PerdureError
+
+
+class ModelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One call. `model` is the provider's name for it; `max_output_tokens` binds the reply.
+
+    `call_prefix` and `first_call` give the ids of tool calls: `t3.` and 5 make the next t3.5.
+    """
+
+    model: str
+    instructions: str
+    items: tuple[ContextItem, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    max_output_tokens: int = 8192
+    call_prefix: str = "t1."
+    first_call: int = 1
+
+
+class TextDelta(msgspec.Struct, frozen=True, tag="text.delta"):
+    text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, tag="reasoning.delta"):
+    text: str
+
+
+class CallDelta(msgspec.Struct, frozen=True, tag="call.delta"):
+    """A tool call is being written: its name, and the next piece of its arguments."""
+
+    tool: str
+    arguments: str
+
+
+Delta = TextDelta | ReasoningDelta | CallDelta
+
+
+class ModelReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A finished reply. `finish` is stop, tool_calls, length, refusal or other.
+
+    `items` hold calls with our ids, in the order written; `raw` the provider's items unchanged.
+    """
+
+    items: tuple[ReplyItem, ...]
+    usage: Usage
+    finish: str
+    raw: tuple[msgspec.Raw, ...] = ()
+    dialect: str = ""
+    provider: str = ""
+    model: str = ""
+    request_id: str = ""
+
+
+class ModelFailed(PerdureError):
+    """The call failed. `info.retryable` says whether the same call may succeed later.
+
+    `partial` is the text that had arrived when the stream broke: evidence, never spliced.
+    """
+
+    def __init__(self, info: ErrorInfo, partial: str = "", usage: Usage | None = None) -> None:
+        super().__init__(info.code, info.message, info.hint, retryable=info.retryable)
+        self.info = info
+        self.partial = partial
+        self.usage = usage
+
+
+class Model(Protocol):
+    """One provider's connection. Shared by sessions; keeps no state of a call; never retries."""
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelReply]:
+        """Yield deltas as they come and, last, exactly one `ModelReply`.
+
+        Raises `ModelFailed`. Closing the iterator early closes the connection.
+        """
+        ...
+
+    async def check(self) -> str:
+        """Ask the provider whether it can be reached with this key; return a line for people.
+
+        Raises `ModelFailed`.
+        """
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,101 @@
+"""A tool: something an agent may do to the world, with its crash contract."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from perdure.core.agent import ToolSpec
+from perdure.core.errors import ErrorInfo, PerdureError
+from perdure.ports.sandbox import Sandbox
+
+
+class ToolOutput(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a tool gave back. `text` is what the model reads.
+
+    `error` is set when the tool failed in a way it could describe: the model reads `text` all
+    the same. `full` is the complete output where `text` was cut; it is kept beside the journal.
+    `meta` is small extra information for people (exit code, duration).
+    """
+
+    text: str
+    error: ErrorInfo | None = None
+    full: bytes | None = None
+    meta: Mapping[str, Any] = {}
+
+
+class ToolContext(Protocol):
+    """What a tool may know about its call."""
+
+    @property
+    def session_id(self) -> str: ...
+
+    @property
+    def call_id(self) -> str: ...
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first attempt."""
+        ...
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same on every attempt of this call and never used for another one."""
+        ...
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The session's sandbox. Raises `Unavailable` (E-NO-ENVIRONMENT) where it has none."""
+        ...
+
+    def progress(self, text: str) -> None:
+        """Show a piece of output while the call runs. Not journaled."""
+        ...
+
+
+class ToolFailed(PerdureError):
+    """The tool ran and failed. The effect is over; the error goes to the journal and the model."""
+
+    def __init__(self, info: ErrorInfo) -> None:
+        super().__init__(info.code, info.message, info.hint, retryable=info.retryable)
+        self.info = info
+
+
+class OutcomeUnknown(PerdureError):
+    """The call left and no answer came (a timeout, a lost connection): it may have happened."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("E-TOOL-UNKNOWN", message)
+
+
+class Tool(Protocol):
+    """One tool. Instances are shared by all sessions and keep no state of a call."""
+
+    @property
+    def spec(self) -> ToolSpec: ...
+
+    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput:
+        """Run the call once.
+
+        Raises `InvalidRequest` when the arguments do not fit the schema (nothing happened),
+        `ToolFailed` when it ran and failed, `OutcomeUnknown` when nobody can tell.
+        """
+        ...
+
+    async def probe(
+        self, arguments: Mapping[str, Any], context: ToolContext
+    ) -> ToolOutput | None:
+        """Ask the far end what became of a call that was in flight when the process died.
+
+        Return its output when it happened. Raise `ToolFailed` when it certainly did not happen.
+        Return None when the tool cannot tell (the default).
+        """
+        ...
+
+
+class Toolset(Protocol):
+    """Tools that are known only after asking somebody: an MCP server."""
+
+    async def open(self) -> tuple[Tool, ...]: ...
+
+    async def close(self) -> None: ...
