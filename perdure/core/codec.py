@@ -7,7 +7,7 @@ on the order in which keys were written.
 
 import hashlib
 import json
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -28,14 +28,26 @@ def encode(value: object) -> bytes:
         return json.dumps(plain, separators=(",", ":")).encode("ascii")
 
 
+class Reader(Generic[T]):
+    """A decoder for one type, built once: for types that are read often."""
+
+    def __init__(self, type: Any) -> None:
+        self._type = type
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(type)
+
+    def read(self, data: bytes | msgspec.Raw) -> T:
+        """Return `data` as the type. Raises `msgspec.DecodeError` where it does not fit."""
+        try:
+            return self._decoder.decode(data)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return cast(T, _decode_slowly(bytes(data), self._type))
+
+
 def decode(data: bytes | msgspec.Raw, type: type[T]) -> T:
     """Return `data` as a `type`. Raises `msgspec.DecodeError` where it does not fit."""
-    try:
-        return msgspec.json.decode(data, type=type)
-    except msgspec.ValidationError:
-        raise
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _decode_slowly(bytes(data), type)
+    return Reader[T](type).read(data)
 
 
 def canonical(value: object) -> bytes:
@@ -66,7 +78,7 @@ def arguments_of(text: str) -> dict[str, Any]:
     return value
 
 
-def _decode_slowly(data: bytes, type: type[T]) -> T:
+def _decode_slowly(data: bytes, type: Any) -> Any:
     """Take the road that admits lone surrogates; msgspec refuses them while parsing."""
     try:
         plain = json.loads(data)

@@ -8,12 +8,14 @@ import msgspec
 from perdure.core.agent import ToolSpec
 from perdure.core.content import ContextItem, ReplyItem, Usage
 from perdure.core.errors import ErrorInfo, PerdureError
+from perdure.core.secrets import Secret
 
 
 class ModelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One call. `model` is the provider's name for it; `max_output_tokens` binds the reply.
 
     `call_prefix` and `first_call` give the ids of tool calls: `t3.` and 5 make the next t3.5.
+    `attempt` counts from 1 how often this very call was tried; it is not sent to a provider.
     """
 
     model: str
@@ -23,6 +25,7 @@ class ModelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     max_output_tokens: int = 8192
     call_prefix: str = "t1."
     first_call: int = 1
+    attempt: int = 1
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag="text.delta"):
@@ -47,6 +50,9 @@ class ModelReply(msgspec.Struct, frozen=True, omit_defaults=True):
     """A finished reply. `finish` is stop, tool_calls, length, refusal or other.
 
     `items` hold calls with our ids, in the order written; `raw` the provider's items unchanged.
+    A refusal that was written as a reply has finish `refusal`; one that came instead of a reply
+    is a `ModelFailed`. `dropped` says, in words, what of the history could not be sent as it was
+    (another provider's reasoning, say): never silently.
     """
 
     items: tuple[ReplyItem, ...]
@@ -57,6 +63,20 @@ class ModelReply(msgspec.Struct, frozen=True, omit_defaults=True):
     provider: str = ""
     model: str = ""
     request_id: str = ""
+    dropped: tuple[str, ...] = ()
+
+
+class ModelOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one provider is reached. Empty fields mean the provider's own default.
+
+    `api_key` cannot be encoded, so neither can these options once a key is in them.
+    `silence_s` is the longest a stream may say nothing; reasoning models are quiet for minutes.
+    """
+
+    base_url: str = ""
+    api_key: Secret | None = None
+    connect_s: float = 15.0
+    silence_s: float = 600.0
 
 
 class ModelFailed(PerdureError):

@@ -82,9 +82,7 @@ class Tool(Protocol):
         """
         ...
 
-    async def probe(
-        self, arguments: Mapping[str, Any], context: ToolContext
-    ) -> ToolOutput | None:
+    async def probe(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput | None:
         """Ask the far end what became of a call that was in flight when the process died.
 
         Return its output when it happened. Raise `ToolFailed` when it certainly did not happen.

@@ -1,0 +1,154 @@
+"""What a session's events fold to: just enough to decide what is due and to show a summary.
+
+The transcript is not in here (see `context.py`): it grows with the session, and `State` must
+stay small enough to be cached beside a journal of any length.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from perdure.core.agent import AgentSpec, Effect, Limits
+from perdure.core.content import ToolCall
+from perdure.core.errors import ErrorInfo
+from perdure.core.events import ActionKind, InputKind, TurnStatus
+
+FOLD_VERSION: Final = 1  # raise it when the fold changes: cached states of older ones are dropped
+
+
+class Phase(StrEnum):
+    """Where a tool call is. Only `STARTED` can have touched the world without our knowing how."""
+
+    PROPOSED = "proposed"  # the model asked for it
+    READY = "ready"  # it may run
+    ASKING = "asking"  # a person decides
+    REFUSED = "refused"  # a rule or a person said no; the model has not been told yet
+    STARTED = "started"  # it left
+    UNKNOWN = "unknown"  # nobody can say what became of it; a person decides
+    RESOLVED = "resolved"  # somebody vouches for its outcome; the model has not been told yet
+    FINISHED = "finished"
+
+
+class CallState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One tool call of the reply being worked on."""
+
+    call: ToolCall
+    phase: Phase = Phase.PROPOSED
+    effect: Effect = Effect.ONCE
+    digest: str = ""
+    approved: str = ""  # the digest an approval was given for; spent when the call starts
+    attempt: int = 0
+    epoch: int = 0
+    snapshot: str = ""
+    reason: str = ""
+    result: str | None = None  # what a person vouches for
+    failed: bool = False  # a person says it did not happen
+
+
+class ActionState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a person owes the session."""
+
+    id: str
+    kind: ActionKind
+    call_id: str
+    question: str
+    digest: str = ""
+    asked_at_us: int = 0
+    expires_at_us: int | None = None
+
+
+class QueuedInput(msgspec.Struct, frozen=True):
+    """An input that waits for its turn, or for the next model call."""
+
+    seq: int
+    kind: InputKind
+
+
+class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was used. `unpriced` counts model calls whose price nobody knew."""
+
+    steps: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    micro_usd: int = 0
+    unpriced: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens read and written."""
+        return self.input_tokens + self.output_tokens
+
+
+class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A model call that left and has not come back."""
+
+    model: str
+    attempt: int
+    max_output_tokens: int = 0
+    reserved_tokens: int = 0
+    reserved_micro_usd: int | None = None
+
+
+class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The turn in progress."""
+
+    number: int
+    started_at_us: int
+    spent: Spent = Spent()
+    model: ModelCall | None = None
+    calls: Mapping[str, CallState] = {}
+    next_call: int = 1
+    owes_reply: bool = True
+    failures: int = 0  # failed attempts of the model call that is due
+    retry_at_us: int | None = None
+    error: ErrorInfo | None = None  # why it cannot go on
+    interrupted: bool = False
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A session at one `seq`."""
+
+    seq: int = 0
+    id: str = ""
+    agent: AgentSpec | None = None
+    source: str = ""
+    created_at_us: int = 0
+    updated_at_us: int = 0
+    turns: int = 0
+    turn: Turn | None = None
+    queue: tuple[QueuedInput, ...] = ()
+    actions: Mapping[str, ActionState] = {}
+    next_action: int = 1
+    spent: Spent = Spent()
+    last_tokens: int = 0  # what the provider counted for the last context, and at which
+    last_tokens_seq: int = 0  # seq: the next context is that and what came since
+    snapshot: str = ""
+    level: str = ""
+    values: Mapping[str, msgspec.Raw] = {}
+    recoveries: int = 0
+    paused: bool = False
+    parked: ErrorInfo | None = None
+    closed: bool = False
+    last_status: TurnStatus | None = None
+    last_error: ErrorInfo | None = None
+    owes_reply: bool = False  # the transcript ends with something no model has answered
+
+    @property
+    def spec(self) -> AgentSpec:
+        """The agent this session is pinned to."""
+        assert self.agent is not None, "a session without session.created"
+        return self.agent
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self.spec.limits
+
+    @property
+    def open_calls(self) -> tuple[CallState, ...]:
+        """Calls of this turn that the model has no result for, in the order it wrote them."""
+        calls = self.turn.calls.values() if self.turn else ()
+        return tuple(c for c in calls if c.phase is not Phase.FINISHED)

@@ -1,0 +1,144 @@
+"""Where journals live. Memory is the reference reading of this contract; `perdure.testing`
+holds the suite that every store must pass.
+
+One `Store` object is one process's connection. A session has at most one owner among all the
+processes that share the data; ownership has an epoch that grows with every claim.
+"""
+
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from perdure.core.journal import Record
+from perdure.ports.blobs import Blobs
+
+
+class Claim(NamedTuple):
+    """Ownership of a session. `seq` and `hash` are the end of its journal (0 and GENESIS for a
+    new one). `clean` is false when the last owner died without releasing it.
+    """
+
+    session: str
+    epoch: int
+    seq: int
+    hash: bytes
+    clean: bool
+
+
+class SessionRow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A session as lists show it; written with the events that change it."""
+
+    id: str
+    agent: str = ""
+    version: str = ""
+    status: str = "idle"
+    model: str = ""
+    title: str = ""
+    last: str = ""
+    seq: int = 0
+    turns: int = 0
+    steps: int = 0
+    tokens: int = 0
+    micro_usd: int = 0
+    unpriced: int = 0
+    waiting: int = 0
+    error: str = ""
+    source: str = ""
+    created_at_us: int = 0
+    updated_at_us: int = 0
+
+
+class Batch(NamedTuple):
+    """One session's next records, in order, for one transaction.
+
+    `taken` are the keys of the inbox items that these records stand for: they leave the inbox in
+    the same transaction. `row` replaces the session's row.
+    """
+
+    session: str
+    epoch: int
+    expected_seq: int
+    records: Sequence[Record]
+    taken: Sequence[str] = ()
+    row: SessionRow | None = None
+
+
+class Letter(NamedTuple):
+    """An inbox item that waits: its key and its body."""
+
+    key: str
+    body: bytes
+
+
+class Store(Protocol):
+    """Journals, inboxes, cached states, and the list of sessions."""
+
+    @property
+    def blobs(self) -> Blobs: ...
+
+    async def claim(self, session: str) -> Claim:
+        """Become the owner of `session`, which is made if there is none; durable on return.
+
+        Claiming again what this connection owns gives a new epoch. Raises `SessionBusy` when
+        another live process owns it, `Unavailable` when the store cannot be written.
+        """
+        ...
+
+    async def release(self, claim: Claim) -> None:
+        """Give the session up. Never raises `LeaseLost`: what is not owned is released."""
+        ...
+
+    def append(self, batch: Batch) -> Awaitable[None]:
+        """Append; the awaitable ends when the batch is durable (all of it or nothing).
+
+        Batches of one session reach the journal in the order of the calls. Raises `StaleAppend`
+        when the journal does not end at `expected_seq`, `LeaseLost` when the epoch is over,
+        `StoreFull` when there is no room, `Unavailable` when nobody can tell (then re-read).
+        """
+        ...
+
+    async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
+        """Return at most `limit` durable records with seq > `after`, in order. Unchecked."""
+        ...
+
+    async def post(self, session: str, key: str, body: bytes) -> bool:
+        """Put a letter in the inbox; durable on return. False when that key was posted before.
+
+        Raises `NotFound` (E-SESSION-UNKNOWN) for a session without events, and `Conflict`
+        (E-KEY-REUSED) when the key was used with another body. Keys are remembered for as long
+        as the session exists.
+        """
+        ...
+
+    async def inbox(self, session: str) -> list[Letter]:
+        """Return the letters not yet taken, in the order they were posted."""
+        ...
+
+    async def mailboxes(self) -> list[str]:
+        """Return the sessions whose inbox is not empty."""
+        ...
+
+    async def sessions(self) -> list[SessionRow]:
+        """Return all sessions with at least one event, last updated first."""
+        ...
+
+    async def session(self, session: str) -> SessionRow | None:
+        """Return the row of one session, or None when it has no events."""
+        ...
+
+    async def save_state(self, session: str, seq: int, data: bytes) -> None:
+        """Keep `data` as the state at `seq`. A cache: only the newest is kept, none is needed."""
+        ...
+
+    async def load_state(self, session: str) -> tuple[int, bytes] | None:
+        """Return the newest cached state, or None."""
+        ...
+
+    async def changed(self, timeout_s: float) -> bool:
+        """Wait until another process may have changed something, or `timeout_s` has passed."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is waiting, release what is owned, let go."""
+        ...
