@@ -1,0 +1,1 @@
+"""Vendor dialects in both directions: pure conversion, no I/O, no vendor's package."""
