@@ -1,6 +1,8 @@
 """Everything a user can meet is described on its page, and no page describes what is gone."""
 
 import importlib
+import re
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -55,3 +57,30 @@ def test_every_environment_variable_is_documented() -> None:
     if not names:
         pytest.skip("NOT CHECKED: perdure/ names no PERDURE_ variable yet")
     assert not documented.missing_from(page("configuration.md"), names)
+
+
+def broken_links(path: Path) -> list[str]:
+    """The relative links of a Markdown file that lead nowhere."""
+    text = re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8"))
+    targets = (link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text))
+    return [
+        each
+        for each in targets
+        if each and not has_scheme(each) and not (path.parent / each).exists()
+    ]
+
+
+def has_scheme(link: str) -> bool:
+    return bool(re.match(r"[a-z]+:", link))
+
+
+def test_every_link_leads_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    assert pages
+    broken = {page.name: links for page in pages if (links := broken_links(page))}
+    assert not broken
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "there.md").write_text("[a](there.md#part) [b](gone.md) [c](https://example.org)")
+    assert broken_links(tmp_path / "there.md") == ["gone.md"]
