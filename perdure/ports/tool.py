@@ -1,7 +1,7 @@
 """A tool: something an agent may do to the world, with its crash contract."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -53,6 +53,17 @@ class ToolContext(Protocol):
         ...
 
 
+@runtime_checkable
+class HearsLate(Protocol):
+    """What a `ToolContext` has beside its own methods when it wants results that come too late."""
+
+    def late(self, output: ToolOutput) -> None:
+        """Take the result of a call that was given up as `OutcomeUnknown`. At most once a call;
+        in the event loop's thread; a failure comes as an output with its `error` set.
+        """
+        ...
+
+
 class ToolFailed(PerdureError):
     """The tool ran and failed. The effect is over; the error goes to the journal and the model."""
 
@@ -79,6 +90,10 @@ class Tool(Protocol):
 
         Raises `InvalidRequest` when the arguments do not fit the schema (nothing happened),
         `ToolFailed` when it ran and failed, `OutcomeUnknown` when nobody can tell.
+
+        Cancelled (a timeout counts), it ends with its real outcome where that becomes known soon;
+        it then returns instead of raising the cancellation. Where it raises `CancelledError`, the
+        work is stopped but what it did before is not known: only its effect says what that means.
         """
         ...
 
@@ -94,6 +109,54 @@ class Tool(Protocol):
 class Toolset(Protocol):
     """Tools that are known only after asking somebody: an MCP server."""
 
-    async def open(self) -> tuple[Tool, ...]: ...
+    async def open(self) -> tuple[Tool, ...]:
+        """Connect and return the tools on offer. Raises `Unavailable` (E-MCP-UNREACHABLE).
 
-    async def close(self) -> None: ...
+        A tool whose definition changed since it was accepted is left out; see `Pins`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Disconnect. Nothing that was started for the connection runs afterwards."""
+        ...
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A tool whose definition is no longer the one that was accepted.
+
+    `accepted` and `offered` are the two raw definitions as indented JSON, `diff` is what differs
+    between them, line by line, and `digest` names the offered one.
+    """
+
+    server: str
+    tool: str
+    accepted: str
+    offered: str
+    diff: str
+    digest: str
+
+
+class Pins(Protocol):
+    """Which definitions of foreign tools were accepted. The first one seen is; a later one is
+    held until a person accepts it.
+    """
+
+    def admit(self, server: str, definitions: Mapping[str, Any]) -> frozenset[str]:
+        """Compare what a server offers now, by tool name; return the names that are in force.
+
+        Records what is seen for the first time. Raises `Unavailable` (E-PINS) when the record
+        cannot be read or written: then nothing is in force.
+        """
+        ...
+
+    def held(self) -> tuple[Held, ...]:
+        """Return every tool that waits for acceptance, by server and name."""
+        ...
+
+    def accept(self, server: str, tool: str, digest: str = "") -> None:
+        """Put the offered definition in force; with `digest`, only if it is that one.
+
+        Raises `NotFound` when no such tool is held, `Conflict` (E-MCP-CHANGED) when the server
+        has changed it again since it was looked at.
+        """
+        ...
