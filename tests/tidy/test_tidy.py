@@ -7,7 +7,7 @@ from tests.tidy.rules import FUNCTION_LINES_GOAL, RULES, UNFINISHED, Rule
 from tests.tidy.sources import ROOT, Source, functions, read_sources
 
 # How many functions of perdure/ may be longer than the goal. The number only ever goes down.
-LONG_FUNCTIONS_MAX = 25
+LONG_FUNCTIONS_MAX = 10
 
 TEXT_FILES = ("*.md", "docs/**/*.md", "perdure/**/*.sql", "Makefile", "pyproject.toml", ".ci/*")
 
