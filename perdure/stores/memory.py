@@ -1,0 +1,327 @@
+"""The store in memory: the reference reading of the contract in `perdure.ports.store`.
+
+A `MemoryDisk` is what a crash leaves; each `MemoryStore` on it stands for one process. Nothing
+here reads a clock or starts a thread: commits happen on the event loop, so a simulated loop can
+stop the world before and after each one.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, TypeVar, cast
+
+from perdure.core.errors import PerdureError, Unavailable
+from perdure.core.journal import GENESIS, Record
+from perdure.ports.store import Batch, Claim, Letter, SessionRow
+from perdure.stores import refusals
+from perdure.stores.blobs import MemoryBlobs
+from perdure.stores.faults import Faults
+from perdure.stores.frozen import frozen
+
+T = TypeVar("T")
+
+_NO_FAULTS: Final = Faults()
+
+
+class MemoryDisk:
+    """What survives a crash. Connections on the same disk see the same sessions."""
+
+    def __init__(self) -> None:
+        self.blobs = MemoryBlobs()
+        self.journals: dict[str, Journal] = {}
+        self.connections: list[MemoryStore] = []
+        self.version = 0  # counts commits, so that each connection notices those of the others
+
+
+class Journal:
+    """One session as it lies on the disk."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.owner: Process | None = None
+        self.epoch = 0
+        self.row: SessionRow | None = None
+        self.letters: dict[str, Posted] = {}
+        self.state: tuple[int, bytes] | None = None
+
+
+class Posted(NamedTuple):
+    """A letter: `body` is None once it was taken, but its key is remembered."""
+
+    digest: bytes
+    body: bytes | None
+
+
+class Process:
+    """Stands for the process behind a connection: it is alive until it closes or is killed."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.alive = True
+
+
+class _Write(NamedTuple):
+    apply: Callable[[], object]
+    future: asyncio.Future[Any]
+    batch: Batch | None
+
+
+class MemoryStore:
+    """One process's connection to a `MemoryDisk`.
+
+    Writes wait for a commit, `commit_s` after the first of them, and share it. `faults` may fail
+    it or kill the store around it.
+    """
+
+    def __init__(
+        self,
+        disk: MemoryDisk,
+        node: str = "n1",
+        commit_s: float = 0.0,
+        faults: Faults = _NO_FAULTS,
+    ) -> None:
+        self._disk = disk
+        self._process = Process(node)
+        self._commit_s = commit_s
+        self._faults = faults
+        self._waiting: list[_Write] = []
+        self._commit_due: asyncio.Handle | None = None
+        self._seen = disk.version
+        self._watcher: asyncio.Future[None] | None = None
+        disk.connections.append(self)
+
+    @property
+    def node(self) -> str:
+        """The name of the process this connection stands for."""
+        return self._process.node
+
+    @property
+    def blobs(self) -> MemoryBlobs:
+        """The blobs of the disk."""
+        return self._disk.blobs
+
+    def kill(self) -> None:
+        """Die as if by SIGKILL: what waits is not written, and nothing is given up in order."""
+        self._process.alive = False
+        self._waiting.clear()
+        if self._commit_due is not None:
+            self._commit_due.cancel()
+            self._commit_due = None
+        if self in self._disk.connections:
+            self._disk.connections.remove(self)
+
+    async def claim(self, session: str) -> Claim:
+        """See `Store.claim`."""
+        return await self._write(lambda: self._claim(session))
+
+    async def release(self, claim: Claim) -> None:
+        """See `Store.release`."""
+        await self._write(lambda: self._release(claim))
+
+    def append(self, batch: Batch) -> asyncio.Future[None]:
+        """See `Store.append`."""
+        kept = frozen(batch)
+        return self._write(lambda: self._append(kept), kept)
+
+    async def post(self, session: str, key: str, body: bytes) -> bool:
+        """See `Store.post`."""
+        kept = bytes(body)
+        return await self._write(lambda: self._post(session, key, kept))
+
+    async def save_state(self, session: str, seq: int, data: bytes) -> None:
+        """See `Store.save_state`."""
+        kept = bytes(data)
+        await self._write(lambda: self._save_state(session, seq, kept))
+
+    async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
+        """See `Store.read`."""
+        journal = self._journal(session)
+        return journal.records[after : after + limit] if journal else []
+
+    async def inbox(self, session: str) -> list[Letter]:
+        """See `Store.inbox`."""
+        journal = self._journal(session)
+        posted = journal.letters.items() if journal else ()
+        return [Letter(key, each.body) for key, each in posted if each.body is not None]
+
+    async def mailboxes(self) -> list[str]:
+        """See `Store.mailboxes`."""
+        return [name for name in self._names() if await self.inbox(name)]
+
+    async def sessions(self) -> list[SessionRow]:
+        """See `Store.sessions`."""
+        rows = [row for name in self._names() if (row := await self.session(name))]
+        return sorted(rows, key=lambda row: (-row.updated_at_us, row.id))
+
+    async def session(self, session: str) -> SessionRow | None:
+        """See `Store.session`."""
+        journal = self._journal(session)
+        if journal is None or not journal.records:
+            return None
+        return journal.row or SessionRow(id=session, seq=len(journal.records))
+
+    async def load_state(self, session: str) -> tuple[int, bytes] | None:
+        """See `Store.load_state`."""
+        journal = self._journal(session)
+        return journal.state if journal else None
+
+    async def changed(self, timeout_s: float) -> bool:
+        """See `Store.changed`."""
+        self._check_open()
+        if self._seen == self._disk.version:
+            if self._watcher is None or self._watcher.done():
+                self._watcher = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._watcher], timeout=timeout_s)
+        changed = self._seen != self._disk.version
+        self._seen = self._disk.version
+        return changed
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        if not self._process.alive:
+            return
+        try:
+            await self._write(self._release_all)
+        except Unavailable:
+            pass  # no room even for that: the next owner finds the sessions unreleased
+        finally:
+            self.kill()
+
+    def _write(self, apply: Callable[[], T], batch: Batch | None = None) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        if not self._process.alive:
+            future.set_exception(refusals.closed())
+            return future
+        self._waiting.append(_Write(apply, future, batch))
+        if self._commit_due is None:
+            self._commit_due = (
+                loop.call_later(self._commit_s, self._commit)
+                if self._commit_s
+                else loop.call_soon(self._commit)
+            )
+        return future
+
+    def _commit(self) -> None:
+        group, self._waiting = self._waiting, []
+        self._commit_due = None
+        batches = tuple(each.batch for each in group if each.batch is not None)
+        try:
+            self._faults.before_commit(batches)
+        except PerdureError as error:
+            _fail(group, error)
+            return
+        if not self._process.alive:
+            return
+        outcomes = [_outcome(each.apply) for each in group]
+        self._announce()
+        try:
+            self._faults.after_commit(batches)
+        except PerdureError as error:
+            _fail(group, error)
+            return
+        if self._process.alive:
+            for each, outcome in zip(group, outcomes, strict=True):
+                _resolve(each.future, outcome)
+
+    def _announce(self) -> None:
+        self._disk.version += 1
+        self._seen += 1  # what this connection wrote itself is no news to it
+        for other in self._disk.connections:
+            if other is not self:
+                other.poke()
+
+    def poke(self) -> None:
+        """Wake `changed`: another connection has committed."""
+        if self._watcher is not None and not self._watcher.done():
+            self._watcher.set_result(None)
+
+    def _claim(self, session: str) -> Claim:
+        if not refusals.is_name(session):
+            raise refusals.unfit_name(session)
+        journal = self._disk.journals.setdefault(session, Journal())
+        owner = journal.owner
+        if owner is not None and owner is not self._process and owner.alive:
+            raise refusals.busy(session)
+        clean = owner is None or owner is self._process
+        journal.owner = self._process
+        journal.epoch += 1
+        end = journal.records[-1].hash if journal.records else GENESIS
+        return Claim(session, journal.epoch, len(journal.records), end, clean)
+
+    def _release(self, claim: Claim) -> None:
+        journal = self._disk.journals.get(claim.session)
+        if journal and journal.owner is self._process and journal.epoch == claim.epoch:
+            journal.owner = None
+
+    def _release_all(self) -> None:
+        for journal in self._disk.journals.values():
+            if journal.owner is self._process:
+                journal.owner = None
+
+    def _append(self, batch: Batch) -> None:
+        journal = self._disk.journals.get(batch.session)
+        self._check_append(journal, batch)
+        assert journal is not None
+        journal.records.extend(batch.records)
+        journal.row = batch.row or journal.row
+        for key in batch.taken:
+            if letter := journal.letters.get(key):
+                journal.letters[key] = letter._replace(body=None)
+
+    def _check_append(self, journal: Journal | None, batch: Batch) -> None:
+        if journal is None or (journal.owner, journal.epoch) != (self._process, batch.epoch):
+            raise refusals.lease_lost(batch)
+        if len(journal.records) != batch.expected_seq:
+            raise refusals.stale(batch, len(journal.records))
+        refusals.checked_gaps(batch)
+
+    def _post(self, session: str, key: str, body: bytes) -> bool:
+        journal = self._journal(session)
+        if journal is None or not journal.records:
+            raise refusals.unknown(session)
+        digest = sha256(body).digest()
+        if before := journal.letters.get(key):
+            if before.digest != digest:
+                raise refusals.reused(session, key)
+            return False
+        journal.letters[key] = Posted(digest, body)
+        return True
+
+    def _save_state(self, session: str, seq: int, data: bytes) -> None:
+        journal = self._journal(session)
+        if journal and (journal.state is None or journal.state[0] <= seq):
+            journal.state = (seq, data)
+
+    def _journal(self, session: str) -> Journal | None:
+        self._check_open()
+        return self._disk.journals.get(session)
+
+    def _names(self) -> Sequence[str]:
+        self._check_open()
+        return list(self._disk.journals)
+
+    def _check_open(self) -> None:
+        if not self._process.alive:
+            raise refusals.closed()
+
+
+def _outcome(apply: Callable[[], object]) -> object:
+    try:
+        return apply()
+    except PerdureError as error:
+        return error
+
+
+def _fail(group: Sequence[_Write], error: PerdureError) -> None:
+    for each in group:
+        _resolve(each.future, error)
+
+
+def _resolve(future: asyncio.Future[Any], outcome: object) -> None:
+    if future.done():  # its caller was cancelled; the write stands all the same
+        return
+    if isinstance(outcome, PerdureError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(cast(Any, outcome))

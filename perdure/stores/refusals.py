@@ -1,0 +1,103 @@
+"""What every store says when it refuses: the same error, code and words, whichever engine."""
+
+from perdure.core.errors import (
+    Conflict,
+    CorruptJournal,
+    InvalidRequest,
+    LeaseLost,
+    NotFound,
+    SessionBusy,
+    StaleAppend,
+    StoreFull,
+    Unavailable,
+)
+from perdure.ports.store import Batch
+
+
+def stale(batch: Batch, actual_seq: int) -> StaleAppend:
+    """The journal does not end where the batch begins."""
+    return StaleAppend(
+        "E-APPEND-STALE",
+        f"The journal of {batch.session} ends at {actual_seq}, not at {batch.expected_seq}.",
+        "Read the journal again and decide anew.",
+    )
+
+
+def lease_lost(batch: Batch) -> LeaseLost:
+    """The batch was written under an epoch that is over."""
+    return LeaseLost(
+        "E-LEASE-LOST",
+        f"Epoch {batch.epoch} of {batch.session} is over. Nothing was written.",
+        "Another process owns the session; post to its inbox instead.",
+    )
+
+
+def busy(session: str) -> SessionBusy:
+    """Another live process owns the session."""
+    return SessionBusy(
+        "E-SESSION-BUSY",
+        f"Another process is working on {session}.",
+        "Send to the session instead: its owner will take it. Or end that process first.",
+    )
+
+
+def unknown(session: str) -> NotFound:
+    """There is no such session, or it has no events."""
+    return NotFound(
+        "E-SESSION-UNKNOWN", f"There is no session {session!r}.", "perdure ls shows them all."
+    )
+
+
+def unfit_name(session: str) -> InvalidRequest:
+    """The name cannot be stored as text."""
+    return InvalidRequest(
+        "E-SESSION-NAME", f"{session!r} cannot name a session.", "Use letters, digits, - and _."
+    )
+
+
+def reused(session: str, key: str) -> Conflict:
+    """The key came before, with another body."""
+    return Conflict(
+        "E-KEY-REUSED",
+        f"The key {key!r} was used in {session} before, for something else.",
+        "Use a fresh key for a new request, and the old one only to repeat it.",
+    )
+
+
+def gap(batch: Batch, due_seq: int, found_seq: int) -> CorruptJournal:
+    """The batch itself skips a number. Refused: a journal with a gap cannot be read again."""
+    return CorruptJournal(
+        "E-JOURNAL-GAP",
+        f"Event {due_seq} of {batch.session} is missing in what was to be appended;"
+        f" event {found_seq} follows. Nothing was written.",
+    )
+
+
+def closed() -> Unavailable:
+    """This connection was closed, or its process counts as dead."""
+    return Unavailable("E-STORE-CLOSED", "The store is closed.", "Open it again.")
+
+
+def full(where: str) -> StoreFull:
+    """No room."""
+    return StoreFull(
+        "E-STORE-FULL",
+        f"There is no room for {where}. What was acknowledged is safe; this was not written.",
+        "Free some space; work goes on by itself.",
+    )
+
+
+def checked_gaps(batch: Batch) -> None:
+    """Raise `CorruptJournal` unless the batch's records are dense from `expected_seq` + 1."""
+    for due, record in enumerate(batch.records, batch.expected_seq + 1):
+        if record.seq != due:
+            raise gap(batch, due, record.seq)
+
+
+def is_name(session: str) -> bool:
+    """Whether a session can have this name: some text, valid Unicode, no NUL."""
+    return (
+        bool(session)
+        and "\0" not in session
+        and not any("\ud800" <= c <= "\udfff" for c in session)
+    )

@@ -1,0 +1,56 @@
+"""The clock and the ids of the real world: the one place in `stores` that reads either."""
+
+import secrets
+import time
+from collections.abc import Callable
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: nothing that looks like another
+_TIME_CHARS = 12
+_CHANCE_CHARS = 14
+_CHANCE_BITS = 5 * _CHANCE_CHARS
+
+
+class SystemClock:
+    """The time of this machine."""
+
+    def now_us(self) -> int:
+        """See `Clock.now_us`."""
+        return time.time_ns() // 1000  # noqa: TID251 - this is the Clock that others take
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`."""
+        return time.monotonic()  # noqa: TID251 - this is the Clock that others take
+
+
+class RandomIds:
+    """Ids that nobody can guess; those made for the same moment still sort as they were made.
+
+    `bits` gives that many random bits; a test hands in a seeded one.
+    """
+
+    def __init__(self, bits: Callable[[int], int] = secrets.randbits) -> None:
+        self._bits = bits
+        self._last_us = -1
+        self._chance = 0
+
+    def event(self, at_us: int) -> str:
+        """See `Ids.event`: 60 bits of time, 70 of chance."""
+        if at_us == self._last_us:
+            self._chance += 1
+        else:
+            # Half the range stays free, so that counting up from here never runs over.
+            self._chance = self._bits(_CHANCE_BITS - 1)
+            self._last_us = at_us
+        return _base32(at_us, _TIME_CHARS) + _base32(self._chance, _CHANCE_CHARS)
+
+    def session(self) -> str:
+        """See `Ids.session`: 40 bits; whoever creates a session looks whether it is new."""
+        return "ses_" + _base32(self._bits(40), 8)
+
+    def random(self) -> float:
+        """See `Ids.random`."""
+        return self._bits(53) / (1 << 53)
+
+
+def _base32(number: int, chars: int) -> str:
+    return "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in reversed(range(chars)))
