@@ -39,6 +39,7 @@ from perdure.ports.model import (
     TextDelta,
 )
 from perdure.wire import failures
+from perdure.wire.history import estimate
 
 SCRIPT_BYTES: Final = 4 * 1024 * 1024
 _ERRORS: Final[Mapping[str, str]] = {
@@ -279,15 +280,6 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def _usage(request: ModelRequest, items: tuple[ReplyItem, ...]) -> Usage:
-    """Count four characters as a token, so that budgets can be shown without a provider."""
-    read = len(request.instructions) + sum(len(_written(item)) for item in request.items)
+    """Estimate, so that budgets can be shown without a provider."""
     wrote = sum(len(getattr(i, "text", "")) + len(getattr(i, "arguments", "")) for i in items)
-    return Usage(input_tokens=read // 4 + 1, output_tokens=wrote // 4 + 1, estimated=True)
-
-
-def _written(item: ContextItem) -> str:
-    if isinstance(item, UserItem):
-        return text_of(item.content)
-    if isinstance(item, ResultItem):
-        return item.text
-    return "".join(getattr(i, "text", "") + getattr(i, "arguments", "") for i in item.items)
+    return estimate(request, wrote)
