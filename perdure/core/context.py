@@ -52,6 +52,10 @@ class Transcript:
             case _:
                 pass
 
+    def waiting(self, seqs: Iterable[int]) -> list[Content]:
+        """Return the inputs of these seqs that have not entered yet."""
+        return [self._waiting[seq] for seq in seqs if seq in self._waiting]
+
     def _enter(self, seq: int) -> None:
         content = self._waiting.pop(seq, None)
         if content is not None:

@@ -48,12 +48,21 @@ def evolve(state: State, event: Event) -> State:
 def _session_created(state: State, event: Event, p: e.SessionCreated) -> State:
     if p.format > e.FORMAT:
         raise _corrupt(event, f"it has journal format {p.format}, newer than {e.FORMAT}")
-    return replace(state, id=p.session, agent=p.agent, source=p.source, created_at_us=event.at_us)
+    return replace(
+        state,
+        id=p.session,
+        agent=p.agent,
+        version=p.agent.version,
+        source=p.source,
+        created_at_us=event.at_us,
+    )
 
 
 def _session_updated(state: State, event: Event, p: e.SessionUpdated) -> State:
     agent = p.agent or state.spec
-    return replace(state, agent=replace(agent, limits=p.limits) if p.limits else agent)
+    version = p.agent.version if p.agent else state.version
+    limited = replace(agent, limits=p.limits) if p.limits else agent
+    return replace(state, agent=limited, version=version)
 
 
 def _session_recovered(state: State, event: Event, p: e.SessionRecovered) -> State:

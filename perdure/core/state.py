@@ -114,6 +114,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     seq: int = 0
     id: str = ""
     agent: AgentSpec | None = None
+    version: str = ""
     source: str = ""
     created_at_us: int = 0
     updated_at_us: int = 0

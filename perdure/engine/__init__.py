@@ -1,0 +1,1 @@
+"""The engine: reads a journal, asks what is due, does it, writes down what happened."""

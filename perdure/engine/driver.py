@@ -1,0 +1,276 @@
+"""Driving one session: claim it, read it, do what is due until nothing is.
+
+A driver lives while its session has work and a little longer. It never decides anything: it asks
+`next_step`, performs the answer, and lets the journal change the state. A new process that finds
+the journal of a dead one does exactly the same.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+
+from perdure.core import events as e
+from perdure.core import step as due
+from perdure.core.agent import AgentSpec
+from perdure.core.codec import Reader
+from perdure.core.errors import (
+    CorruptJournal,
+    ErrorInfo,
+    LeaseLost,
+    PerdureError,
+    StaleAppend,
+    Unavailable,
+    error_info,
+)
+from perdure.core.inbox import Post, accept
+from perdure.core.state import State
+from perdure.core.step import next_step
+from perdure.engine.endings import end_turn
+from perdure.engine.hub import Hub
+from perdure.engine.journal import Journal
+from perdure.engine.kit import Kit
+from perdure.engine.model_calls import call_model, recover_model
+from perdure.engine.recovery import recover_tools
+from perdure.engine.tool_calls import request_tools, run_tools, settle
+from perdure.engine.work import Place, Work
+from perdure.ports.tool import Tool
+
+Toolbox = Callable[[AgentSpec], Awaitable[Mapping[str, Tool]]]
+_POSTS: Reader[Post] = Reader[Post](Post)
+
+
+class Driver:
+    """Works one session off. `post_arrived` may be called at any time."""
+
+    def __init__(self, kit: Kit, hub: Hub, toolbox: Toolbox, session: str) -> None:
+        self._kit = kit
+        self._hub = hub
+        self._toolbox = toolbox
+        self._session = session
+        self._mail = asyncio.Event()
+        self._mail.set()
+        self._draining = asyncio.Lock()
+        self._effect: asyncio.Task[None] | None = None
+        self._drain_task: asyncio.Task[None] | None = None
+        self._work: Work | None = None
+
+    def post_arrived(self) -> None:
+        """Something may have been put into the session's inbox."""
+        self._mail.set()
+        if self._effect is not None and self._drain_task is None:
+            self._drain_task = asyncio.create_task(self._drain_aside())
+
+    def woken_again(self) -> bool:
+        """True once when mail came that no loop has looked at: after `run`, start over."""
+        waiting = self._mail.is_set()
+        self._mail.clear()
+        return waiting
+
+    async def run(self) -> None:
+        """Own the session and work until it rests and stays at rest for a while.
+
+        Raises `SessionBusy` when another live process owns it, `LeaseLost` when one has taken it
+        over, `CorruptJournal` when its journal cannot be followed.
+        """
+        claim = await self._kit.store.claim(self._session)
+        journal = await Journal.open(self._kit, claim)
+        journal.published = lambda events: self._hub.publish(self._session, events)
+        place = Place(self._kit, journal)
+        work = Work(self._kit, self._hub, journal, place, self._tools)
+        self._work = work
+        try:
+            await self._recover(work, clean=claim.clean)
+            await self._loop(work)
+        finally:
+            self._work = None
+            await self._leave(work)
+
+    async def _leave(self, work: Work) -> None:
+        """Let go of everything, in the order in which a crash would hurt least."""
+        if self._drain_task is not None:
+            await asyncio.wait({self._drain_task})
+        try:
+            await work.place.close()
+        finally:
+            await work.journal.close()
+            await self._kit.store.release(work.journal.claim)
+
+    async def _tools(self) -> Mapping[str, Tool]:
+        assert self._work is not None
+        return await self._toolbox(self._work.state.spec)
+
+    async def _recover(self, work: Work, *, clean: bool) -> None:
+        """Count a dead owner before anything is tried; park a session that kills its owners."""
+        state = work.state
+        if clean or state.seq == 0 or state.turn is None:
+            return
+        if isinstance(next_step(state), due.Rest | due.Ask):
+            return
+        attempt = state.recoveries + 1
+        work.journal.append(e.SessionRecovered(work.journal.claim.epoch, attempt))
+        if attempt > self._kit.bounds.recoveries:
+            work.journal.append(e.SessionParked(_poison(attempt)))
+        await work.journal.durable()
+
+    async def _loop(self, work: Work) -> None:
+        while True:
+            await self._drain(work)
+            step = next_step(work.state) if work.state.seq else due.Rest("idle")
+            if isinstance(step, due.Rest):
+                await work.journal.durable()
+                if not await self._wait(self._kit.bounds.idle_s):
+                    return
+                continue
+            try:
+                await self._perform(work, step)
+            except (LeaseLost, StaleAppend, CorruptJournal):
+                raise
+            except PerdureError as error:
+                if work.journal.failure is not None:
+                    raise
+                work.journal.append(e.SessionParked(_parked_by(error)))
+
+    async def _perform(self, work: Work, step: due.Step) -> None:  # noqa: C901  # a table
+        over = overdue(work.state, self._kit.clock.now_us())
+        match step:
+            case due.BeginTurn(input=seq):
+                work.journal.append(e.TurnStarted(seq))
+            case due.EndTurn(status=status, error=error):
+                await end_turn(work, status, error)
+            case due.RequestTools(calls=calls):
+                await request_tools(work, calls)
+            case due.Settle(calls=calls):
+                settle(work, calls)
+            case due.RecoverModel():
+                await recover_model(work)
+            case due.CallModel() | due.RunTools() if over is not None:
+                await end_turn(work, "budget", over)
+            case due.CallModel(not_before_us=when):
+                early_s = self._early(when)
+                await (self._wait(early_s) if early_s > 0 else self._model(work))
+            case due.RunTools(calls=calls):
+                await self._effectful(work, run_tools(work, calls))
+            case due.RecoverTools(calls=calls):
+                await self._effectful(work, recover_tools(work, calls))
+            case due.Ask(until_us=until):
+                await self._ask(work, until)
+            case due.Rest():
+                pass
+
+    async def _model(self, work: Work) -> None:
+        await self._effectful(work, call_model(work))
+
+    async def _effectful(self, work: Work, effect: Coroutine[Any, Any, None]) -> None:
+        """Perform an effect that an interrupt may cut short."""
+        self._effect = asyncio.create_task(effect, name=f"effect {self._session}")
+        if self._mail.is_set():
+            self.post_arrived()
+        try:
+            await self._effect
+        except asyncio.CancelledError:
+            if not work.interrupting:
+                self._effect.cancel()
+                await asyncio.wait({self._effect})
+                raise
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        finally:
+            self._effect = None
+            work.interrupting = False
+
+    async def _drain_aside(self) -> None:
+        """Take letters while an effect runs; an interrupt among them stops the effect."""
+        try:
+            work = self._work
+            if work is None or work.journal.failure is not None:
+                return
+            await self._drain(work)
+            turn = work.state.turn
+            if turn is not None and turn.interrupted and self._effect is not None:
+                work.interrupting = True
+                self._effect.cancel()
+        except PerdureError:
+            self._mail.set()  # the main loop will meet the same error and deal with it
+        finally:
+            self._drain_task = None
+
+    async def _drain(self, work: Work) -> None:
+        """Take what lies in the inbox into the journal."""
+        if not self._mail.is_set():
+            return
+        async with self._draining:
+            self._mail.clear()
+            for letter in await self._kit.store.inbox(self._session):
+                if work.journal.has_taken(letter.key):
+                    continue
+                for_post = self._read(letter.body)
+                if isinstance(for_post, str):
+                    work.journal.append(e.NoteRecorded(for_post), taken=letter.key)
+                    continue
+                payloads = accept(work.state, for_post, letter.key)
+                work.journal.append(*payloads, taken=letter.key)
+
+    @staticmethod
+    def _read(body: bytes) -> Post | str:
+        try:
+            return _POSTS.read(body)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            return f"A letter could not be read and was put aside: {error}"
+
+    async def _ask(self, work: Work, until_us: int | None) -> None:
+        """Wait for people; close what has expired."""
+        await work.journal.durable()
+        now_us = self._kit.clock.now_us()
+        for action in tuple(work.state.actions.values()):
+            if action.expires_at_us is not None and action.expires_at_us <= now_us:
+                reason = "nobody decided in time"
+                work.journal.append(e.ActionResolved(action.id, "expired", reason=reason))
+                return
+        await self._wait(None if until_us is None else (until_us - now_us) / 1_000_000)
+
+    async def _wait(self, seconds: float | None) -> bool:
+        """Wait for mail, at most `seconds`. False when none came."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._mail.wait()
+            return True
+        except TimeoutError:
+            return False
+
+    def _early(self, when_us: int | None) -> float:
+        """Return how many seconds it is too early for what is due at `when_us`."""
+        return 0.0 if when_us is None else (when_us - self._kit.clock.now_us()) / 1_000_000
+
+
+def overdue(state: State, now_us: int) -> ErrorInfo | None:
+    """Return why the turn must stop when it has used up its time."""
+    limit_s = state.limits.wall_s
+    if limit_s is None or state.turn is None:
+        return None
+    if now_us - state.turn.started_at_us <= limit_s * 1_000_000:
+        return None
+    return due.limit_reached("wall_s", f"{limit_s:g} s for a turn")
+
+
+def _poison(attempt: int) -> ErrorInfo:
+    return error_info(
+        "E-SESSION-POISON",
+        "runtime",
+        f"{attempt} processes in a row died while working on this session. "
+        "It is parked, so that it cannot take more with it; nothing was lost.",
+        hint="perdure show ID --events, then perdure resume ID or perdure stop ID --cancel",
+    )
+
+
+def _parked_by(error: PerdureError) -> ErrorInfo:
+    kind = "environment" if isinstance(error, Unavailable) else "runtime"
+    return error_info(error.code, kind, error.message, hint=error.hint, retryable=error.retryable)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first of our errors in a group, else the first of any."""
+    leaves = [_first(x) if isinstance(x, BaseExceptionGroup) else x for x in group.exceptions]
+    ours = [error for error in leaves if isinstance(error, PerdureError)]
+    return ours[0] if ours else leaves[0]

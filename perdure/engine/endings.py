@@ -1,0 +1,41 @@
+"""How things end: turns, with every open call answered for in the same breath."""
+
+from collections.abc import Iterator
+
+from perdure.core import events as e
+from perdure.core.agent import Effect
+from perdure.core.errors import ErrorInfo
+from perdure.core.events import Payload, TurnStatus
+from perdure.core.state import CallState, Phase
+from perdure.engine.work import Work
+
+
+async def end_turn(work: Work, status: TurnStatus, error: ErrorInfo | None = None) -> None:
+    """Append the end of the turn; calls still open get a cancelled result first.
+
+    The model must never meet a call without a result, and a workspace that an interrupted
+    command left half changed is taken back first.
+    """
+    for call in work.state.open_calls:
+        if call.phase is Phase.STARTED and call.effect is Effect.CONTAINED and call.snapshot:
+            await work.place.back_to(call.snapshot, call.call.id)
+    work.journal.append(*_cancelled(work, status), e.TurnEnded(status, error))
+
+
+def cancelled_text(call: CallState, why: str) -> str:
+    """Return what the model reads of a call that was stopped."""
+    if call.phase is Phase.UNKNOWN or (
+        call.phase is Phase.STARTED and call.effect in (Effect.ONCE, Effect.IDEMPOTENT)
+    ):
+        return f"{why} while this call was running. It is not known whether it took effect."
+    if call.phase is Phase.STARTED:
+        return f"{why} while this call was running; what it changed was taken back."
+    return f"{why} before this call ran. It had no effect."
+
+
+def _cancelled(work: Work, status: TurnStatus) -> Iterator[Payload]:
+    why = {"cancelled": "Interrupted by the user", "budget": "Stopped at a limit"}.get(
+        status, "Stopped"
+    )
+    for call in work.state.open_calls:
+        yield e.ToolFinished(call.call.id, "cancelled", cancelled_text(call, why))

@@ -1,0 +1,103 @@
+"""Live fan-out inside one process: durable events after their commit, and pieces of text that
+are never stored. A follower that is too slow loses its backlog and re-reads the journal.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from perdure.core.events import Event
+from perdure.ports.model import Delta
+
+
+class Progress(msgspec.Struct, frozen=True, tag="tool.progress"):
+    """A piece of a running tool's output."""
+
+    call_id: str
+    text: str
+
+
+class Live(msgspec.Struct, frozen=True):
+    """Something that is happening now. It has no seq: it may be lost, and is not in the journal."""
+
+    piece: Delta | Progress
+
+
+class Follower:
+    """One reader's backlog. `None` in it means: re-read the journal."""
+
+    def __init__(self, backlog: int) -> None:
+        self._items: deque[Event | Live | None] = deque()
+        self._backlog = backlog
+        self._ready = asyncio.Event()
+        self._error: Exception | None = None
+
+    def put(self, item: Event | Live | None) -> None:
+        """Add to the backlog; when it is full, keep only the advice to re-read."""
+        if len(self._items) >= self._backlog:
+            self._items.clear()
+            item = None
+        if item is None and self._items and self._items[-1] is None:
+            return
+        self._items.append(item)
+        self._ready.set()
+
+    def fail(self, error: Exception) -> None:
+        """Make the next wait raise `error`."""
+        self._error = error
+        self._ready.set()
+
+    async def next(self) -> Event | Live | None:
+        """Wait for the next item. Raises what the session's driver died of."""
+        while not self._items:
+            if self._error is not None:
+                raise self._error
+            self._ready.clear()
+            await self._ready.wait()
+        return self._items.popleft()
+
+
+class Hub:
+    """Who follows which session."""
+
+    def __init__(self, backlog: int) -> None:
+        self._backlog = backlog
+        self._followers: dict[str, set[Follower]] = {}
+
+    @contextmanager
+    def follow(self, session: str) -> Iterator[Follower]:
+        """Take part in what is published of `session`."""
+        follower = Follower(self._backlog)
+        self._followers.setdefault(session, set()).add(follower)
+        try:
+            yield follower
+        finally:
+            left = self._followers[session]
+            left.discard(follower)
+            if not left:
+                del self._followers[session]
+
+    def publish(self, session: str, events: list[Event]) -> None:
+        """Hand out durable events."""
+        for follower in self._followers.get(session, ()):
+            for event in events:
+                follower.put(event)
+
+    def live(self, session: str, piece: Delta | Progress) -> None:
+        """Hand out something that is happening now."""
+        for follower in self._followers.get(session, ()):
+            follower.put(Live(piece))
+
+    def fail(self, session: str, error: Exception) -> None:
+        """Tell the followers what the session's driver died of."""
+        for follower in self._followers.get(session, ()):
+            follower.fail(error)
+
+    def nudge(self) -> None:
+        """Make every follower re-read: another process may have written."""
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.put(None)

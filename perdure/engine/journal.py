@@ -1,0 +1,259 @@
+"""One session's journal in the hands of its owner: read once, then appended to.
+
+`append` changes the state at once and returns; the disk follows behind, one batch at a time,
+each batch holding all that has gathered. What must not happen before it is written waits for
+`durable()`. When the store says that somebody else owns the session, nothing more is accepted.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from perdure.core import journal as records
+from perdure.core.codec import Reader, encode
+from perdure.core.content import ContextItem
+from perdure.core.context import Transcript
+from perdure.core.errors import CorruptJournal, StoreFull
+from perdure.core.events import Event, Payload, TurnStarted
+from perdure.core.evolve import evolve
+from perdure.core.state import FOLD_VERSION, State
+from perdure.engine.kit import Kit
+from perdure.engine.summary import row_of
+from perdure.ports.blobs import Blobs
+from perdure.ports.store import Batch, Claim, Store
+
+_PAGE = 1000
+
+
+class Cached(msgspec.Struct, frozen=True):
+    """A state as it is cached: which fold made it, at which seq, after which hash."""
+
+    fold: int
+    seq: int
+    hash: bytes
+    state: State
+
+
+_CACHED = Reader[Cached](Cached)
+
+
+async def events_of(
+    store: Store, session: str, after: int = 0, previous: bytes | None = records.GENESIS
+) -> AsyncIterator[tuple[Event, bytes]]:
+    """Yield durable events after seq `after` with their hashes, checking the chain.
+
+    `previous` is the hash of the event `after`; None trusts the first one. Raises
+    `CorruptJournal` naming the event that is not what was written.
+    """
+    while True:
+        page = await store.read(session, after, _PAGE)
+        for record in page:
+            if previous is not None:
+                records.check(record, previous, after + 1)
+            yield await _event(store.blobs, record), record.hash
+            after, previous = record.seq, record.hash
+        if len(page) < _PAGE:
+            return
+
+
+async def load(store: Store, session: str) -> tuple[State, bytes, int]:
+    """Return the state of `session`, the hash of its last event, and the seq that was cached."""
+    state, hash_, cached = State(), records.GENESIS, 0
+    found = await store.load_state(session)
+    if found is not None:
+        kept = _usable(found[1])
+        if kept is not None:
+            state, hash_, cached = kept.state, kept.hash, kept.seq
+    async for event, link in events_of(store, session, state.seq, hash_):
+        state, hash_ = evolve(state, event), link
+    return state, hash_, cached
+
+
+def _usable(data: bytes) -> Cached | None:
+    """Return the cached state, or None when another version wrote it: then all is folded."""
+    try:
+        kept = _CACHED.read(data)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    return kept if kept.fold == FOLD_VERSION else None
+
+
+class Journal:
+    """The journal of a session that this process owns."""
+
+    def __init__(self, kit: Kit, claim: Claim, state: State, cached: int) -> None:
+        self.claim = claim
+        self.state = state
+        self.failure: Exception | None = None
+        self._kit = kit
+        self._hash = claim.hash
+        self._durable_seq = claim.seq
+        self._cached_seq = cached
+        self._waiting: list[tuple[Event, records.Written]] = []
+        self._taken: list[str] = []
+        self._taken_unwritten: set[str] = set()
+        self._flusher: asyncio.Task[None] | None = None
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._undurable: list[Event] = []
+        self._transcript: Transcript | None = Transcript() if state.seq == 0 else None
+        self.published: Callable[[list[Event]], None] = lambda _events: None
+
+    @classmethod
+    async def open(cls, kit: Kit, claim: Claim) -> "Journal":
+        """Read and fold. Raises `CorruptJournal` when the journal contradicts itself."""
+        state, hash_, cached = await load(kit.store, claim.session)
+        if (state.seq, hash_) != (claim.seq, claim.hash):
+            raise CorruptJournal(
+                "E-JOURNAL-HEAD",
+                f"The journal of {claim.session} ends at event {state.seq}, but the store says "
+                f"{claim.seq}. It was not touched.",
+                "perdure doctor --verify",
+            )
+        return cls(kit, claim, state, cached)
+
+    def append(self, *payloads: Payload, taken: str = "") -> None:
+        """Append events; `taken` is the key of the letter that they stand for.
+
+        Raises what ended the journal when the session is not ours any more.
+        """
+        if self.failure is not None:
+            raise self.failure
+        for payload in payloads:
+            event = self._event(payload)
+            self.state = evolve(self.state, event)
+            written = records.write(event, self._hash)
+            self._hash = written.record.hash
+            self._waiting.append((event, written))
+            self._undurable.append(event)
+            if self._transcript is not None:
+                self._transcript.apply(event)
+        if taken:
+            self._taken.append(taken)
+            self._taken_unwritten.add(taken)
+        if self._flusher is None and (self._waiting or self._taken):
+            self._flusher = asyncio.create_task(self._flush(), name=f"flush {self.claim.session}")
+
+    def has_taken(self, key: str) -> bool:
+        """True for a letter that is in the journal already but still in the store's inbox."""
+        return key in self._taken_unwritten
+
+    async def durable(self) -> None:
+        """Wait until all that was appended so far is on disk."""
+        if self.failure is not None:
+            raise self.failure
+        if self._durable_seq >= self.state.seq:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((self.state.seq, future))
+        await future
+
+    async def transcript(self) -> Transcript:
+        """Return the transcript, reading the journal once if it is not in memory."""
+        if self._transcript is not None:
+            return self._transcript
+        transcript = Transcript()
+        previous = records.GENESIS
+        while transcript.seq < self._durable_seq:
+            async for event, hash_ in events_of(
+                self._kit.store, self.claim.session, transcript.seq, previous
+            ):
+                transcript.apply(event)
+                previous = hash_
+        for event in self._undurable:
+            if event.seq > transcript.seq:
+                transcript.apply(event)
+        self._transcript = transcript
+        return transcript
+
+    def items(self) -> list[ContextItem]:
+        """Return the transcript's items; it must have been loaded by `transcript()` before."""
+        assert self._transcript is not None, "the transcript was not loaded"
+        return self._transcript.items
+
+    async def close(self) -> None:
+        """Write what is waiting and cache the state. Raises nothing: a failure was told."""
+        if self._flusher is not None:
+            await asyncio.wait({self._flusher})
+        if self.failure is None and self.state.seq > self._cached_seq + 16:
+            await self._cache()
+
+    def _event(self, payload: Payload) -> Event:
+        at_us = self._kit.clock.now_us()
+        turn = self.state.turn.number if self.state.turn else 0
+        if isinstance(payload, TurnStarted):
+            turn = self.state.turns + 1
+        return Event(self.state.seq + 1, self._kit.ids.event(at_us), at_us, turn, payload)
+
+    async def _flush(self) -> None:
+        """Write batch after batch until nothing waits. A full disk is waited out."""
+        try:
+            while self._waiting or self._taken:
+                waiting, self._waiting = self._waiting, []
+                taken, self._taken = self._taken, []
+                await self._write(waiting, taken)
+                self._acknowledge([event for event, _ in waiting], taken)
+                if self._durable_seq >= self._cached_seq + self._kit.bounds.cache_every:
+                    await self._cache()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the waiters must hear of it
+            self._fail(error)
+        finally:
+            self._flusher = None
+
+    async def _write(self, waiting: list[tuple[Event, records.Written]], taken: list[str]) -> None:
+        batch = Batch(
+            self.claim.session,
+            self.claim.epoch,
+            self._durable_seq,
+            [written.record for _, written in waiting],
+            taken,
+            row_of(self.state, waiting[-1][0] if waiting else None),
+        )
+        pause = self._kit.bounds.store_retry_s
+        while True:
+            try:
+                for _, written in waiting:
+                    if written.blob is not None:
+                        await self._kit.store.blobs.put(written.blob)
+                await self._kit.store.append(batch)
+                return
+            except StoreFull:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, self._kit.bounds.store_retry_cap_s)
+
+    def _acknowledge(self, events: list[Event], taken: list[str]) -> None:
+        self._taken_unwritten.difference_update(taken)
+        if not events:
+            return
+        self._durable_seq = events[-1].seq
+        del self._undurable[: len(events)]
+        due = [f for seq, f in self._waiters if seq <= self._durable_seq]
+        self._waiters = [(seq, f) for seq, f in self._waiters if seq > self._durable_seq]
+        for future in due:
+            if not future.done():
+                future.set_result(None)
+        self.published(events)
+
+    async def _cache(self) -> None:
+        """Cache the state if it is all on disk. Whatever goes wrong here costs only time."""
+        state, hash_ = self.state, self._hash
+        if state.seq != self._durable_seq:
+            return
+        self._cached_seq = state.seq
+        data = encode(Cached(FOLD_VERSION, state.seq, hash_, state))
+        try:
+            await self._kit.store.save_state(self.claim.session, state.seq, data)
+        except StoreFull:
+            return
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        waiters, self._waiters = self._waiters, []
+        for _, future in waiters:
+            if not future.done():
+                future.set_exception(error)
+
+
+async def _event(blobs: Blobs, record: records.Record) -> Event:
+    aside = records.aside(record)
+    return records.read(record, await blobs.get(aside.blob) if aside else None)

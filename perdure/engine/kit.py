@@ -1,0 +1,46 @@
+"""What the engine is given: every collaborator that is not pure, and the bounds it keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from perdure.core.budget import Price
+from perdure.ports.clock import Clock, Ids
+from perdure.ports.model import Models
+from perdure.ports.sandbox import Environments
+from perdure.ports.store import Store
+from perdure.ports.tool import Tool
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits of the engine itself. Times in seconds.
+
+    `idle_s`: how long a session without work stays in memory. `recoveries`: how many owners in
+    a row may die on a session before it is parked. `cache_every`: events between two cached
+    states. `follower_backlog`: pieces kept for a slow follower before it must re-read.
+    `poll_s`: the floor under every wake-up. `store_retry_s`, `store_retry_cap_s`: first and
+    longest pause before a full store is tried again. `parallel_reads`: reads at a time.
+    """
+
+    idle_s: float = 30.0
+    recoveries: int = 3
+    cache_every: int = 256
+    follower_backlog: int = 2000
+    poll_s: float = 1.0
+    store_retry_s: float = 0.5
+    store_retry_cap_s: float = 30.0
+    parallel_reads: int = 16
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The engine's collaborators."""
+
+    store: Store
+    clock: Clock
+    ids: Ids
+    models: Models
+    environments: Mapping[str, Environments] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    workspace_tools: tuple[Tool, ...] = ()
+    bounds: Bounds = Bounds()

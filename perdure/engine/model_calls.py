@@ -1,0 +1,173 @@
+"""Performing CALL_MODEL and RECOVER_MODEL: reserve, ask, stream, write down what came."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+
+from msgspec.structs import replace
+
+from perdure.core import budget
+from perdure.core import events as e
+from perdure.core.codec import encode
+from perdure.core.content import Usage, UserItem
+from perdure.core.errors import ErrorInfo, PerdureError, error_info
+from perdure.core.state import ModelCall
+from perdure.engine import retry
+from perdure.engine.endings import end_turn
+from perdure.engine.work import Work
+from perdure.ports.model import (
+    Delta,
+    Model,
+    ModelFailed,
+    ModelReply,
+    ModelRequest,
+    TextDelta,
+)
+
+
+async def call_model(work: Work) -> None:
+    """Make the model call that is due, or end the turn when a budget forbids it."""
+    try:
+        model, name = work.kit.models.connect(work.state.spec.model)
+    except PerdureError as error:
+        info = error_info(error.code, "model", error.message, hint=error.hint)
+        await end_turn(work, "failed", info)
+        return
+    transcript = await work.journal.transcript()
+    steers = tuple(q.seq for q in work.state.queue if q.kind == "steer")
+    bound = budget.input_bound(work.state, transcript) + sum(
+        len(encode(UserItem(content))) + 32 for content in transcript.waiting(steers)
+    )
+    price = budget.price_of(work.kit.prices, work.state.spec.model)
+    reserved = budget.reserve(work.state, work.state.limits, bound, price)
+    if isinstance(reserved, ErrorInfo):
+        await end_turn(work, "budget", reserved)
+        return
+    work.journal.append(_requested(work, steers, reserved))
+    await _stream(work, model, _request(work, name, reserved.max_output_tokens))
+
+
+async def recover_model(work: Work) -> None:
+    """Close a call whose process died: what it cost nobody knows, so its worst case is booked."""
+    assert work.state.turn is not None and work.state.turn.model is not None
+    call = work.state.turn.model
+    status: e.ReplyStatus = "cancelled" if work.state.turn.interrupted else "lost"
+    work.journal.append(e.ModelResponded(status, usage=_worst(call), model=call.model))
+
+
+def _requested(work: Work, steers: Sequence[int], reserved: budget.Reservation) -> e.ModelRequested:
+    assert work.state.turn is not None
+    return e.ModelRequested(
+        model=work.state.spec.model,
+        attempt=work.state.turn.failures + 1,
+        steers=tuple(steers),
+        max_output_tokens=reserved.max_output_tokens,
+        reserved_tokens=reserved.tokens,
+        reserved_micro_usd=reserved.micro_usd,
+    )
+
+
+def _request(work: Work, name: str, max_output_tokens: int) -> ModelRequest:
+    spec, turn = work.state.spec, work.state.turn
+    assert turn is not None
+    return ModelRequest(
+        model=name,
+        instructions=spec.instructions,
+        items=tuple(work.journal.items()),
+        tools=spec.tools,
+        max_output_tokens=max_output_tokens,
+        call_prefix=f"t{turn.number}.",
+        first_call=turn.next_call,
+        attempt=turn.failures + 1,
+    )
+
+
+async def _stream(work: Work, model: Model, request: ModelRequest) -> None:
+    """Stream the reply; whatever happens, exactly one `model.responded` follows."""
+    partial: list[str] = []
+    session = work.state.id
+    try:
+        async with aclosing(_closing(model.stream(request))) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, ModelReply):
+                    work.journal.append(_responded(work, piece))
+                    return
+                if isinstance(piece, TextDelta):
+                    partial.append(piece.text)
+                work.hub.live(session, piece)
+        torn = error_info("E-MODEL-TORN", "model", "The stream ended early.", retryable=True)
+        work.journal.append(_failed(work, ModelFailed(torn, "".join(partial))))
+    except ModelFailed as error:
+        work.journal.append(_failed(work, error))
+    except BaseException:
+        if work.interrupting:
+            usage = _worst(_open_call(work))
+            text = "".join(partial)
+            work.journal.append(e.ModelResponded("cancelled", usage=usage, partial=text))
+        raise
+
+
+async def _closing(
+    pieces: AsyncIterator[Delta | ModelReply],
+) -> AsyncGenerator[Delta | ModelReply, None]:
+    """Pass the pieces on, and close the connection when the reader leaves early."""
+    try:
+        async for piece in pieces:
+            yield piece
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
+
+
+def _responded(work: Work, reply: ModelReply) -> e.ModelResponded:
+    name = work.state.spec.model
+    price = budget.price_of(work.kit.prices, name)
+    usage = replace(reply.usage, cost_micro_usd=budget.cost_of(reply.usage, price))
+    return e.ModelResponded(
+        "ok",
+        items=reply.items,
+        raw=reply.raw,
+        dialect=reply.dialect,
+        provider=reply.provider,
+        model=reply.model or name,
+        usage=usage,
+        finish=reply.finish,
+        request_id=reply.request_id,
+    )
+
+
+def _failed(work: Work, failure: ModelFailed) -> e.ModelResponded:
+    turn = work.state.turn
+    assert turn is not None
+    wait_s = retry.delay_s(
+        work.state.spec.retry, turn.failures + 1, failure.info, work.kit.ids.random()
+    )
+    now_us = work.kit.clock.now_us()
+    torn = bool(failure.partial)
+    usage = failure.usage
+    if usage is None:
+        usage = _worst(_open_call(work)) if torn else Usage()
+    price = budget.price_of(work.kit.prices, work.state.spec.model)
+    return e.ModelResponded(
+        "incomplete" if torn else "error",
+        usage=replace(usage, cost_micro_usd=budget.cost_of(usage, price)),
+        model=work.state.spec.model,
+        error=failure.info,
+        partial=failure.partial,
+        retry_at_us=None if wait_s is None else now_us + int(wait_s * 1_000_000),
+    )
+
+
+def _open_call(work: Work) -> ModelCall:
+    assert work.state.turn is not None and work.state.turn.model is not None
+    return work.state.turn.model
+
+
+def _worst(call: ModelCall) -> Usage:
+    """Return the reservation as usage: what a call may have cost that nobody answered for."""
+    output = min(call.max_output_tokens, call.reserved_tokens)
+    return Usage(
+        input_tokens=call.reserved_tokens - output,
+        output_tokens=output,
+        cost_micro_usd=call.reserved_micro_usd,
+        estimated=True,
+    )

@@ -1,0 +1,213 @@
+"""The engine as one object: agents go in, sessions come out, drivers run behind it."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from perdure.core import events as e
+from perdure.core.agent import AgentSpec, ToolSpec
+from perdure.core.errors import Conflict, NotFound, PerdureError, SessionBusy, Unavailable
+from perdure.engine.agent import Agent
+from perdure.engine.driver import Driver
+from perdure.engine.hub import Hub
+from perdure.engine.journal import Journal, load
+from perdure.engine.kit import Kit
+from perdure.engine.session import Session
+from perdure.ports.store import SessionRow
+from perdure.ports.tool import Tool, Toolset
+
+
+class Engine:
+    """Runs sessions. Use it as an async context manager; leaving it lets effects in flight go
+    and gives up ownership, so that another process can go on at once.
+    """
+
+    def __init__(self, kit: Kit) -> None:
+        self.kit = kit
+        self.hub = Hub(kit.bounds.follower_backlog)
+        self._agents: dict[str, tuple[Agent, AgentSpec, Mapping[str, Tool]]] = {}
+        self._toolsets: list[Toolset] = []
+        self._drivers: dict[str, tuple[Driver, asyncio.Task[None]]] = {}
+        self._poller: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        self._poller = asyncio.create_task(self._poll(), name="perdure poll")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop driving, close toolsets and the store."""
+        self._closing = True
+        tasks = [task for _, task in self._drivers.values()]
+        if self._poller is not None:
+            tasks.append(self._poller)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for toolset in self._toolsets:
+            with contextlib.suppress(PerdureError):
+                await toolset.close()
+        await self.kit.store.close()
+
+    async def register(self, agent: Agent) -> AgentSpec:
+        """Make an agent's tools known here; opens its toolsets. Returns its definition as data."""
+        known = self._agents.get(agent.name)
+        if known is not None and known[0] is agent:
+            return known[1]
+        tools = await self._open_tools(agent)
+        spec = agent.spec([tool.spec for tool in tools])
+        self._agents[agent.name] = (agent, spec, {tool.spec.name: tool for tool in tools})
+        return spec
+
+    async def _open_tools(self, agent: Agent) -> list[Tool]:
+        tools: list[Tool] = list(self.kit.workspace_tools) if agent.workspace else []
+        for given in agent.tools:
+            if isinstance(given, Toolset):
+                self._toolsets.append(given)
+                tools.extend(await given.open())
+            elif isinstance(given, Tool):
+                tools.append(given)
+            else:
+                raise Unavailable(
+                    "E-TOOL-PLAIN",
+                    f"{getattr(given, '__name__', given)!s} is a plain function.",
+                    "Put @tool above it.",
+                )
+        return tools
+
+    async def session(
+        self,
+        session_id: str | None = None,
+        agent: Agent | None = None,
+        *,
+        source: str = "",
+        adopt: bool = False,
+    ) -> Session:
+        """Return the session of that id, making it when there is none and an agent is given.
+
+        `source` is the directory its workspace begins with. An existing session keeps the agent
+        version it is pinned to: another version raises `Conflict` (E-CODE-DRIFT) unless `adopt`,
+        which moves the session to it. Raises `NotFound` without an agent.
+        """
+        spec = await self.register(agent) if agent is not None else None
+        name = session_id or self.kit.ids.session()
+        row = await self.kit.store.session(name)
+        session = Session(self, name)
+        if row is None:
+            if spec is None:
+                raise NotFound("E-SESSION-UNKNOWN", f"There is no session {name}.", "perdure ls")
+            await self._create(name, spec, source)
+        elif spec is not None and row.version != spec.version:
+            await self._drift(session, spec, adopt=adopt)
+        return session
+
+    async def sessions(self) -> list[SessionRow]:
+        """Return all sessions, last updated first."""
+        return await self.kit.store.sessions()
+
+    def wake(self, session_id: str) -> None:
+        """See to it that somebody works on the session: this process, unless another one does."""
+        running = self._drivers.get(session_id)
+        if running is not None:
+            running[0].post_arrived()
+            return
+        if self._closing:
+            return
+        driver = Driver(self.kit, self.hub, self._toolbox, session_id)
+        task = asyncio.create_task(self._drive(driver, session_id), name=f"drive {session_id}")
+        self._drivers[session_id] = (driver, task)
+
+    async def _drive(self, driver: Driver, session_id: str) -> None:
+        try:
+            await driver.run()
+        except SessionBusy:
+            driver.woken_again()  # its owner reads its own inbox
+        except Exception as error:  # noqa: BLE001  # one session's end must not be another's
+            self.hub.fail(session_id, error)
+        finally:
+            del self._drivers[session_id]
+        if driver.woken_again():
+            self.wake(session_id)
+
+    async def _create(self, name: str, spec: AgentSpec, source: str) -> None:
+        """Write session.created, unless somebody else does at the same moment."""
+        claim = await self.kit.store.claim(name)
+        try:
+            if claim.seq == 0:
+                journal = await Journal.open(self.kit, claim)
+                journal.append(e.SessionCreated(name, spec, source))
+                await journal.durable()
+                await journal.close()
+        finally:
+            await self.kit.store.release(claim)
+
+    async def _drift(self, session: Session, spec: AgentSpec, *, adopt: bool) -> None:
+        state, _, _ = await load(self.kit.store, session.id)
+        if adopt:
+            await session.update(e.SessionUpdated(agent=spec))
+            return
+        raise Conflict(
+            "E-CODE-DRIFT",
+            f"{session.id} runs {state.spec.name} {state.version}; the definition given now is "
+            f"{spec.version}: {_difference(state.spec, spec)}. The session was not touched.",
+            f"perdure resume {session.id} --adopt    to go on with the new definition",
+        )
+
+    async def _toolbox(self, spec: AgentSpec) -> Mapping[str, Tool]:
+        """Return the code behind a pinned definition; it must still be the same tools."""
+        if not spec.tools:
+            return {}
+        known = self._agents.get(spec.name)
+        if known is None:
+            raise NotFound(
+                "E-AGENT-MISSING",
+                f"The code of agent {spec.name} is not loaded here. Nothing was lost.",
+                "Run perdure where the agent is defined, then: perdure resume ID",
+            )
+        tools = known[2]
+        pinned = {tool.name: tool.digest for tool in spec.tools}
+        changed = [n for n, d in pinned.items() if n not in tools or tools[n].spec.digest != d]
+        if changed:
+            raise Conflict(
+                "E-CODE-DRIFT",
+                f"The code of agent {spec.name} changed since this session started: "
+                f"tool {changed[0]!r} is not what it was. The session keeps waiting.",
+                "perdure resume ID --adopt    to go on with the new definition",
+            )
+        return {name: tools[name] for name in pinned}
+
+    async def _poll(self) -> None:
+        """Notice what other processes did: letters for sessions driven here, events to follow."""
+        while True:
+            try:
+                if not await self.kit.store.changed(self.kit.bounds.poll_s):
+                    continue
+                self.hub.nudge()
+                for session_id in await self.kit.store.mailboxes():
+                    if session_id in self._drivers:
+                        self._drivers[session_id][0].post_arrived()
+            except PerdureError:
+                await asyncio.sleep(self.kit.bounds.poll_s)
+
+
+def _difference(old: AgentSpec, new: AgentSpec) -> str:
+    """Say in a few words what differs between two definitions."""
+    fields = [f for f in AgentSpec.__struct_fields__ if f != "tools"]
+    changed = [f for f in fields if getattr(old, f) != getattr(new, f)]
+    tools = _tools(old.tools) ^ _tools(new.tools)
+    changed += sorted({f"tool {name}" for name, _ in tools})
+    return ", ".join(changed) or "how its tools ask or time out"
+
+
+def _tools(tools: tuple[ToolSpec, ...]) -> set[tuple[str, str]]:
+    return {(tool.name, tool.digest) for tool in tools}

@@ -1,0 +1,239 @@
+"""A session as its user holds it: write to it, follow it, decide for it. Owns nothing: every
+method works whether this process drives the session, another one does, or nobody does.
+"""
+
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from perdure.core import events as e
+from perdure.core import step as due
+from perdure.core.codec import encode
+from perdure.core.content import Content, ContextItem, Part, as_content
+from perdure.core.context import Transcript
+from perdure.core.errors import InvalidRequest, NotFound
+from perdure.core.events import Event
+from perdure.core.evolve import evolve
+from perdure.core.inbox import Decide, Post, Say, Update
+from perdure.core.journal import GENESIS
+from perdure.core.policy import approval_digest
+from perdure.core.state import State
+from perdure.core.step import next_step
+from perdure.engine.hub import Live
+from perdure.engine.journal import events_of, load
+
+if TYPE_CHECKING:
+    from perdure.engine.runtime import Engine
+
+Input = str | Part | Content
+
+
+class Sending:
+    """What `send` returns: iterate over it to watch the turn, or await it to wait for its end."""
+
+    def __init__(self, pieces: Callable[[], AsyncIterator[Event | Live]], after: "Session") -> None:
+        self._pieces = pieces
+        self._session = after
+
+    def __aiter__(self) -> AsyncIterator[Event | Live]:
+        return self._pieces()
+
+    def __await__(self) -> Generator[Any, None, State]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> State:
+        async for _ in self._pieces():
+            pass
+        return await self._session.state()
+
+
+class Session:
+    """One session."""
+
+    def __init__(self, engine: "Engine", session: str) -> None:
+        self.id = session
+        self._engine = engine
+
+    def __repr__(self) -> str:
+        return f"Session({self.id!r})"
+
+    async def state(self, at: int | None = None) -> State:
+        """Return the durable state, or the one at event `at`. Raises `NotFound`."""
+        if at is None:
+            state, _, _ = await load(self._engine.kit.store, self.id)
+        else:
+            state = State()
+            async for event in self.events(until=at):
+                state = evolve(state, event)
+        if state.seq == 0 or (at is not None and state.seq != at):
+            raise self._unknown(at)
+        return state
+
+    async def events(self, after: int = 0, until: int | None = None) -> AsyncIterator[Event]:
+        """Yield the durable events with after < seq <= until. Raises `CorruptJournal`."""
+        previous = GENESIS if after == 0 else None
+        async for event, _ in events_of(self._engine.kit.store, self.id, after, previous):
+            if until is not None and event.seq > until:
+                return
+            yield event
+
+    async def context(self, at: int | None = None) -> list[ContextItem]:
+        """Return what the model reads at event `at` (default: now)."""
+        transcript = Transcript()
+        async for event in self.events(until=at):
+            transcript.apply(event)
+        return transcript.items
+
+    def send(self, text: Input, *, key: str = "", by: str = "") -> Sending:
+        """Give the session something to do. The same `key` sends it once, however often tried.
+
+        Iterating yields durable events, with live pieces between them, until the turn is over or
+        only a person can move it on. Nothing happens before the iteration or await begins.
+        """
+        return Sending(lambda: self._turn(Say("message", as_content(text), by), key), self)
+
+    def resume(self, *, by: str = "") -> Sending:
+        """Go on: after a pause, after being parked, or with what a failed turn left undone."""
+        return Sending(lambda: self._turn(Say("resume", by=by), ""), self)
+
+    async def steer(self, text: Input, *, key: str = "", by: str = "") -> None:
+        """Put a word in while a turn runs: the model reads it at its next call."""
+        await self.post(Say("steer", as_content(text), by), key)
+
+    async def interrupt(self, *, by: str = "") -> None:
+        """End the turn: what runs is killed, what waits is cancelled."""
+        await self.post(Say("interrupt", by=by))
+
+    async def pause(self, *, by: str = "") -> None:
+        """Let what runs come to its end and start nothing more until `resume`."""
+        await self.post(Say("pause", by=by))
+
+    async def update(self, update: e.SessionUpdated) -> None:
+        """Put other limits or another agent version in force."""
+        await self.post(Update(update))
+
+    async def allow(
+        self, action_id: str, *, by: str, seen: str = "", arguments: str | None = None
+    ) -> Event:
+        """Let a call run, with other `arguments` (JSON) if given. `seen` is the digest shown."""
+        digest = ""
+        if arguments is not None:
+            state = await self.state()
+            action = state.actions.get(action_id)
+            call = state.turn.calls.get(action.call_id) if state.turn and action else None
+            spec = state.spec.tool(call.call.tool) if call else None
+            digest = approval_digest(spec, arguments) if spec else ""
+        return await self.decide(
+            Decide(action_id, "allow", by, "", seen, arguments, arguments_digest=digest)
+        )
+
+    async def deny(self, action_id: str, *, by: str, reason: str = "") -> Event:
+        """Refuse a call; the model reads the reason."""
+        return await self.decide(Decide(action_id, "deny", by, reason))
+
+    async def decide(self, decision: Decide) -> Event:
+        """Post a decision and return the event that answers it: `action.resolved` when it was
+        taken, `note.recorded` when it came too late. Raises `InvalidRequest` (E-ACTION-UNKNOWN)
+        when no such action is open.
+        """
+        state = await self.state()
+        if decision.action_id not in state.actions:
+            known = ", ".join(state.actions) or "none"
+            raise InvalidRequest(
+                "E-ACTION-UNKNOWN",
+                f"{self.id} has no open action {decision.action_id}. Open: {known}.",
+                "It may be decided already: perdure show " + self.id,
+            )
+        await self.post(decision)
+        async for item in self._follow(state.seq):
+            if isinstance(item, Event) and _answers(item, decision):
+                return item
+        raise AssertionError("a follower ends only by an error")
+
+    async def post(self, post: Post, key: str = "") -> bool:
+        """Put a letter in the inbox, durably; False when its key was posted before."""
+        name = key or f"auto:{self._engine.kit.ids.event(self._engine.kit.clock.now_us())}"
+        fresh = await self._engine.kit.store.post(self.id, name, encode(post))
+        self._engine.wake(self.id)
+        return fresh
+
+    async def follow(self, after: int = 0) -> AsyncIterator[Event | Live]:
+        """Yield durable events after seq `after`, each once and in order, and live pieces, for
+        as long as the caller listens.
+        """
+        async for item in self._follow(after):
+            yield item
+
+    async def watch(self, after: int | None = None) -> AsyncIterator[Event | Live]:
+        """Follow until the session rests or waits for a person, driving it if nobody does."""
+        state = await self.state(after)
+        self._engine.wake(self.id)
+        async for item in self._until_still(state, started=True):
+            yield item
+
+    async def _turn(self, post: Say, key: str) -> AsyncIterator[Event | Live]:
+        state = await self.state()
+        name = key or f"auto:{self._engine.kit.ids.event(self._engine.kit.clock.now_us())}"
+        fresh = await self.post(post, name)
+        async for item in self._until_still(state, started=not fresh, key=name):
+            yield item
+
+    async def _until_still(
+        self, state: State, *, started: bool, key: str = ""
+    ) -> AsyncIterator[Event | Live]:
+        """Follow from `state` until nothing is due that this process or another will do."""
+        if started and await self._still(state):
+            return
+        async for item in self._follow(state.seq):
+            yield item
+            if not isinstance(item, Event):
+                continue
+            state = evolve(state, item)
+            payload = item.payload
+            started = started or (isinstance(payload, e.InputAccepted) and payload.key == key)
+            if started and await self._still(state):
+                return
+
+    async def _still(self, state: State) -> bool:
+        step = next_step(state)
+        if not isinstance(step, due.Rest | due.Ask):
+            return False
+        store = self._engine.kit.store
+        row = await store.session(self.id)
+        if row is not None and row.seq > state.seq:
+            return False  # more is written than we have read: look again when we have
+        return not await store.inbox(self.id)
+
+    async def _follow(self, after: int) -> AsyncIterator[Event | Live]:
+        with self._engine.hub.follow(self.id) as follower:
+            reread = True
+            while True:
+                if reread:
+                    async for event in self.events(after):
+                        yield event
+                        after = event.seq
+                reread = False
+                item = await follower.next()
+                if isinstance(item, Live):
+                    yield item
+                elif item is None or item.seq > after + 1:
+                    reread = True
+                elif item.seq == after + 1:
+                    yield item
+                    after = item.seq
+
+    def _unknown(self, at: int | None) -> NotFound:
+        if at is None:
+            return NotFound("E-SESSION-UNKNOWN", f"There is no session {self.id}.", "perdure ls")
+        return NotFound(
+            "E-EVENT-UNKNOWN", f"{self.id} has no event {at}.", f"perdure show {self.id}"
+        )
+
+
+def _answers(event: Event, decision: Decide) -> bool:
+    match event.payload:
+        case e.ActionResolved(action_id=action_id):
+            return action_id == decision.action_id
+        case e.NoteRecorded(text=text):
+            return f" of {decision.action_id} by " in text
+        case _:
+            return False

@@ -1,0 +1,72 @@
+"""A session as one row of a list, computed from its state and its newest event."""
+
+from perdure.core import events as e
+from perdure.core.content import Text, ToolCall, text_of
+from perdure.core.events import Event
+from perdure.core.state import State
+from perdure.core.step import status
+from perdure.ports.store import SessionRow
+
+_WIDTH = 80
+
+
+def row_of(state: State, newest: Event | None) -> SessionRow:
+    """Return the row of a session whose newest event is `newest` (None: only the state changed)."""
+    error = state.parked or state.last_error
+    return SessionRow(
+        id=state.id,
+        agent=state.spec.name,
+        version=state.version,
+        status=status(state),
+        model=state.spec.model,
+        last=describe(newest) if newest else "",
+        seq=state.seq,
+        turns=state.turns,
+        steps=state.spent.steps,
+        tokens=state.spent.tokens,
+        micro_usd=state.spent.micro_usd,
+        unpriced=state.spent.unpriced,
+        waiting=len(state.actions),
+        error=error.code if error else "",
+        source=state.source,
+        created_at_us=state.created_at_us,
+        updated_at_us=state.updated_at_us,
+    )
+
+
+def describe(event: Event) -> str:
+    """Return what an event says, in one line of at most 80 characters."""
+    return _short(_describe(event))
+
+
+def _describe(event: Event) -> str:
+    match event.payload:
+        case e.InputAccepted(kind=kind, content=content):
+            return f"{kind}: {text_of(content)}" if content else kind
+        case e.ModelResponded(status="ok", items=items):
+            calls = [f"{i.tool}({i.arguments})" for i in items if isinstance(i, ToolCall)]
+            texts = [i.text for i in items if isinstance(i, Text)]
+            return "; ".join(calls) or " ".join(texts) or "(empty reply)"
+        case e.ModelResponded(status=status, error=error):
+            return f"model {status}: {error.message if error else ''}"
+        case e.ToolRequested(tool=tool, verdict=verdict):
+            return f"{tool}: {verdict.value}"
+        case e.ToolFinished(call_id=call_id, status=status, text=text):
+            return f"{call_id} {status}: {text}"
+        case e.ActionRequested(question=question):
+            return question
+        case e.ActionResolved(decision=decision, by=by):
+            return f"{decision} by {by or 'nobody'}"
+        case e.SessionParked(error=error) | e.EnvironmentLost(error=error):
+            return error.message
+        case e.TurnEnded(status=status, error=error):
+            return f"turn {status}" + (f": {error.message}" if error else "")
+        case e.NoteRecorded(text=text):
+            return text
+        case _:
+            return event.type
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _WIDTH else flat[: _WIDTH - 1] + "…"

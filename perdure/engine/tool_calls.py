@@ -1,0 +1,217 @@
+"""Performing REQUEST_TOOLS, SETTLE and RUN_TOOLS.
+
+The order on disk is the contract: requested, started, (the effect), finished. An effect that can
+hurt waits until `tool.started` is on disk; nothing else does.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from perdure.core import events as e
+from perdure.core.agent import Effect, ToolSpec, Verdict
+from perdure.core.codec import arguments_of
+from perdure.core.errors import (
+    ErrorInfo,
+    InvalidRequest,
+    PerdureError,
+    error_info,
+)
+from perdure.core.policy import approval_digest, decide
+from perdure.core.state import CallState, Phase
+from perdure.engine.endings import cancelled_text
+from perdure.engine.work import Work, context_of
+from perdure.ports.tool import OutcomeUnknown, Tool, ToolFailed, ToolOutput
+
+_HURTS: Final = (Effect.ONCE, Effect.CONTAINED)
+
+
+async def request_tools(work: Work, calls: tuple[CallState, ...]) -> None:
+    """Write down what the permissions say of each call, and ask where they say so."""
+    tools = await work.tools()
+    for call in calls:
+        tool = tools.get(call.call.tool)
+        if tool is None:
+            known = ", ".join(sorted(tools)) or "none"
+            text = f"There is no tool {call.call.tool!r}. The tools are: {known}."
+            work.journal.append(_refused(call, "E-TOOL-MISSING", text))
+            continue
+        try:
+            arguments = arguments_of(call.call.arguments)
+        except InvalidRequest as error:
+            work.journal.append(_refused(call, error.code, error.message))
+            continue
+        _request(work, call, tool.spec, arguments)
+
+
+def _request(work: Work, call: CallState, spec: ToolSpec, arguments: Mapping[str, Any]) -> None:
+    decision = decide(spec, work.state.spec.permissions, arguments)
+    digest = approval_digest(spec, call.call.arguments)
+    requested = e.ToolRequested(
+        call.call.id, spec.name, spec.effect, decision.verdict, digest, decision.rule,
+        decision.reason,
+    )  # fmt: skip
+    if decision.verdict is not Verdict.ASK:
+        work.journal.append(requested)
+        return
+    expires_us = work.kit.clock.now_us() + int(work.state.spec.approval_expires_s * 1_000_000)
+    question = f"{spec.name}({call.call.arguments})  — rule: {decision.rule}"
+    action = e.ActionRequested(
+        f"a{work.state.next_action}", "approve", call.call.id, question, digest, expires_us
+    )
+    work.journal.append(requested, action)
+
+
+def settle(work: Work, calls: tuple[CallState, ...]) -> None:
+    """Tell the model what was decided about calls that a rule or a person answered."""
+    for call in calls:
+        work.journal.append(_settled(call))
+
+
+def _settled(call: CallState) -> e.ToolFinished:
+    name = call.call.id
+    if call.phase is Phase.REFUSED:
+        why = call.reason or "not allowed"
+        text = f"This call was not allowed and did not run: {why}."
+        return e.ToolFinished(name, "denied", text, error_info("E-TOOL-DENIED", "tool", text))
+    if call.failed:
+        text = f"The call did not take effect. {call.reason}".strip()
+        return e.ToolFinished(name, "error", text, error_info("E-TOOL-FAILED", "tool", text))
+    return e.ToolFinished(name, "ok", call.result or "(done)")
+
+
+async def run_tools(work: Work, calls: tuple[CallState, ...]) -> None:
+    """Run the calls: reads outside the environment together, all others in their order."""
+    tools = await work.tools()
+    reads: list[CallState] = []
+    rest: list[CallState] = []
+    for call in calls:
+        tool = tools.get(call.call.tool)
+        free = tool and call.effect is Effect.READ and not tool.spec.environment
+        (reads if free else rest).append(call)
+    gate = asyncio.Semaphore(work.kit.bounds.parallel_reads)
+    async with asyncio.TaskGroup() as group:
+        for call in reads:
+            group.create_task(_gated(gate, work, tools, call))
+        for call in rest:
+            await run_call(work, tools.get(call.call.tool), call)
+
+
+async def _gated(
+    gate: asyncio.Semaphore, work: Work, tools: Mapping[str, Tool], call: CallState
+) -> None:
+    async with gate:
+        await run_call(work, tools.get(call.call.tool), call)
+
+
+async def run_call(work: Work, tool: Tool | None, call: CallState) -> None:
+    """Run one call, on its first attempt or a later one."""
+    if tool is None:
+        work.journal.append(
+            _refused(call, "E-TOOL-MISSING", f"The tool {call.call.tool!r} is gone.")
+        )
+        return
+    try:
+        arguments = arguments_of(call.call.arguments)
+    except InvalidRequest as error:
+        work.journal.append(_refused(call, error.code, error.message))
+        return
+    if approval_digest(tool.spec, call.call.arguments) != (call.approved or call.digest):
+        # The tool or the arguments are not what was decided on: decide again.
+        _request(work, call, tool.spec, arguments)
+        return
+    sandbox = await work.place.sandbox() if tool.spec.environment else None
+    if call.attempt and tool.spec.mutates and call.snapshot and sandbox is not None:
+        await work.place.back_to(call.snapshot, call.call.id)
+    attempt = call.attempt + 1
+    work.journal.append(
+        e.ToolStarted(
+            call.call.id,
+            attempt,
+            work.journal.claim.epoch,
+            work.state.snapshot if tool.spec.mutates and sandbox is not None else "",
+        )
+    )
+    if call.effect in _HURTS:
+        await work.journal.durable()
+    await _perform(work, tool, call, arguments, attempt)
+
+
+async def _perform(
+    work: Work, tool: Tool, call: CallState, arguments: Mapping[str, Any], attempt: int
+) -> None:
+    context = context_of(work, call, attempt, work.place.open_sandbox)
+    spec = tool.spec
+    try:
+        async with asyncio.timeout(spec.timeout_s):
+            output = await tool.call(arguments, context)
+        finished = await _finished(work, call, output)
+    except asyncio.CancelledError:
+        if work.interrupting:
+            text = cancelled_text(work.state.turn.calls[call.call.id], "Interrupted by the user")  # type: ignore[union-attr]  # a started call has a turn
+            await _append(work, tool, call, e.ToolFinished(call.call.id, "cancelled", text))
+        raise
+    except TimeoutError:
+        finished = _timed_out(call, spec)
+    except OutcomeUnknown as error:
+        finished = _unknown(call, error.message)
+    except ToolFailed as error:
+        finished = e.ToolFinished(call.call.id, "error", error.message, error.info)
+    except PerdureError as error:
+        info = error_info(error.code, "tool", error.message, subject=spec.name, hint=error.hint)
+        finished = e.ToolFinished(call.call.id, "error", f"{error.code}: {error.message}", info)
+    await _append(work, tool, call, finished)
+
+
+async def _append(work: Work, tool: Tool, call: CallState, finished: e.ToolFinished) -> None:
+    """Append how the call ended together with the workspace it left behind."""
+    snapshots: tuple[e.EnvironmentSnapshotted, ...] = ()
+    if tool.spec.mutates and tool.spec.environment:
+        snapshots = await work.place.snapshot(call.call.id)
+    work.journal.append(finished, *snapshots)
+    if finished.status == "unknown":
+        ask_what_happened(work, call)
+
+
+async def _finished(work: Work, call: CallState, output: ToolOutput) -> e.ToolFinished:
+    full = await work.kit.store.blobs.put(output.full) if output.full is not None else ""
+    return e.ToolFinished(
+        call.call.id,
+        "error" if output.error else "ok",
+        output.text,
+        output.error,
+        full,
+        dict(output.meta),
+    )
+
+
+def _timed_out(call: CallState, spec: ToolSpec) -> e.ToolFinished:
+    text = f"No answer within {spec.timeout_s:g} s."
+    if call.effect is Effect.ONCE:
+        return _unknown(call, text)
+    return e.ToolFinished(
+        call.call.id, "error", text, error_info("E-TOOL-TIMEOUT", "tool", text, subject=spec.name)
+    )
+
+
+def _unknown(call: CallState, why: str) -> e.ToolFinished:
+    info = error_info("E-TOOL-UNKNOWN", "tool", why, subject=call.call.tool)
+    return e.ToolFinished(call.call.id, "unknown", "", info)
+
+
+def ask_what_happened(work: Work, call: CallState) -> None:
+    """Ask a person what became of a call whose outcome nobody knows."""
+    question = (
+        f"We do not know whether {call.call.tool}({call.call.arguments}) happened: it left, "
+        "and no result came back. It will not be called again by itself."
+    )
+    work.journal.append(
+        e.ActionRequested(
+            f"a{work.state.next_action}", "resolve", call.call.id, question, call.digest
+        )
+    )
+
+
+def _refused(call: CallState, code: str, text: str) -> e.ToolFinished:
+    info: ErrorInfo = error_info(code, "tool", text, subject=call.call.tool)
+    return e.ToolFinished(call.call.id, "error", text, info)

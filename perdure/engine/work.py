@@ -1,0 +1,166 @@
+"""A session being worked on: its journal, its tools, its place in the file system."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from perdure.core import events as e
+from perdure.core.codec import encode
+from perdure.core.errors import Unavailable
+from perdure.core.inbox import Late
+from perdure.core.state import CallState, State
+from perdure.engine.hub import Hub, Progress
+from perdure.engine.journal import Journal
+from perdure.engine.kit import Kit
+from perdure.ports.sandbox import Rollback, Sandbox
+from perdure.ports.tool import Tool, ToolOutput
+
+
+class Place:
+    """The sandbox of one session, opened when it is first needed."""
+
+    def __init__(self, kit: Kit, journal: Journal) -> None:
+        self._kit = kit
+        self._journal = journal
+        self._sandbox: Sandbox | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def open_sandbox(self) -> Sandbox | None:
+        """The sandbox if it is open."""
+        return self._sandbox
+
+    async def sandbox(self) -> Sandbox:
+        """Return the sandbox, opening it first. What is really in force is journaled.
+
+        Raises `Unavailable` (E-NO-ENVIRONMENT, E-SANDBOX-…).
+        """
+        async with self._opening:
+            if self._sandbox is None:
+                self._sandbox = await self._open()
+            return self._sandbox
+
+    async def _open(self) -> Sandbox:
+        state = self._journal.state
+        spec = state.spec.environment
+        environments = self._kit.environments.get(spec.kind)
+        if environments is None:
+            raise Unavailable(
+                "E-NO-ENVIRONMENT",
+                f"Agent {state.spec.name} has no environment {spec.kind!r} here, "
+                "and the tool needs one.",
+                "Give the agent workspace=True.",
+            )
+        sandbox = await environments.open(state.id, spec, state.source)
+        self._journal.append(_opened(sandbox))
+        if not state.snapshot:
+            snapshot = await sandbox.snapshot()
+            self._journal.append(e.EnvironmentSnapshotted(snapshot))
+        return sandbox
+
+    async def snapshot(self, call_id: str) -> tuple[e.EnvironmentSnapshotted, ...]:
+        """Store the workspace as it is; return the event, or nothing when nothing changed."""
+        if self._sandbox is None:
+            return ()
+        snapshot = await self._sandbox.snapshot()
+        if snapshot == self._journal.state.snapshot:
+            return ()
+        return (e.EnvironmentSnapshotted(snapshot, call_id),)
+
+    async def plan(self, snapshot: str) -> Rollback:
+        """Say what going back to `snapshot` would do."""
+        return await (await self.sandbox()).rollback(snapshot, dry=True)
+
+    async def back_to(self, snapshot: str, call_id: str) -> None:
+        """Take the workspace back to `snapshot` and journal what that changed."""
+        done = await (await self.sandbox()).rollback(snapshot)
+        self._journal.append(
+            e.EnvironmentRestored(
+                snapshot, call_id, len(done.restored), done.restored[:50], done.unsure[:50]
+            )
+        )
+
+    async def close(self) -> None:
+        """Kill what runs in the sandbox."""
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            await sandbox.close()
+
+
+@dataclass
+class Work:
+    """Everything that performing a step may touch."""
+
+    kit: Kit
+    hub: Hub
+    journal: Journal
+    place: Place
+    tools: Callable[[], Awaitable[Mapping[str, Tool]]]
+    interrupting: bool = False
+    running: set[str] = field(default_factory=set)
+
+    @property
+    def state(self) -> State:
+        """The state now."""
+        return self.journal.state
+
+
+@dataclass
+class CallContext:
+    """What a tool learns about its call; see `ports.tool.ToolContext`."""
+
+    session_id: str
+    call_id: str
+    attempt: int
+    _work: Work
+    _sandbox: Sandbox | None
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same on every attempt, never used for another call."""
+        name = f"{self.session_id}\0{self.call_id}".encode()
+        return hashlib.sha256(name).hexdigest()[:32]
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The session's sandbox."""
+        if self._sandbox is None:
+            raise Unavailable(
+                "E-NO-ENVIRONMENT",
+                "This tool did not say that it works in the environment.",
+                "Declare it with environment=True.",
+            )
+        return self._sandbox
+
+    def progress(self, text: str) -> None:
+        """Show a piece of output while the call runs."""
+        self._work.hub.live(self.session_id, Progress(self.call_id, text))
+
+    def late(self, output: ToolOutput) -> None:
+        """File a result that came when nobody waited any more."""
+        status: e.ToolStatus = "error" if output.error else "ok"
+        letter = encode(Late(self.call_id, self.attempt, status, output.text))
+        key = f"late:{self.call_id}:{self.attempt}"
+        post = self._work.kit.store.post(self.session_id, key, letter)
+        asyncio.ensure_future(post).add_done_callback(_seen)
+
+
+def _seen(posted: "asyncio.Future[bool]") -> None:
+    """Take note of how filing a late result ended; there is nobody left to tell."""
+    if not posted.cancelled():
+        posted.exception()
+
+
+def context_of(work: Work, call: CallState, attempt: int, sandbox: Sandbox | None) -> CallContext:
+    """Return the context of an attempt of `call`."""
+    return CallContext(work.state.id, call.call.id, attempt, work, sandbox)
+
+
+def _opened(sandbox: Sandbox) -> e.EnvironmentOpened:
+    seen = sandbox.isolation
+    flags = ("filesystem", "network", "processes", "seccomp")
+    force = [name for name in flags if getattr(seen, name)]
+    if seen.memory:
+        force.append(f"memory:{seen.memory}")
+    return e.EnvironmentOpened(seen.level, tuple(force), seen.notes, sandbox.workspace)
