@@ -27,7 +27,7 @@ from perdure.ports.model import (
 async def call_model(work: Work) -> None:
     """Make the model call that is due, or end the turn when a budget forbids it."""
     try:
-        model, name = work.kit.models.connect(work.state.spec.model)
+        model, name = work.kit.models.get(work.state.spec.model)
     except PerdureError as error:
         info = error_info(error.code, "model", error.message, hint=error.hint)
         await end_turn(work, "failed", info)

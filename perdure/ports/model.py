@@ -115,7 +115,7 @@ class Model(Protocol):
 class Models(Protocol):
     """Finds the model that a name such as `anthropic:claude-opus-5-5` stands for."""
 
-    def connect(self, name: str) -> tuple[Model, str]:
+    def get(self, name: str) -> tuple[Model, str]:
         """Return the provider's connection and its own name for the model.
 
         Raises `InvalidRequest` (E-MODEL-NAME) for a name nobody knows.
