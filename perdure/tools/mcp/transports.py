@@ -1,0 +1,133 @@
+"""How an MCP server is reached: a process of ours that speaks over its pipes, or a URL."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from perdure.core.secrets import Secret
+
+GUARD: Final = str(Path(__file__).resolve().parents[1] / "_guard.py")
+STDERR_KEPT: Final = 2000
+CONNECT_S: Final = 30.0
+
+Value = str | Secret
+
+
+class Transport(Protocol):
+    """A way to a server."""
+
+    def connect(self) -> AbstractAsyncContextManager[Any]:
+        """Open the way; gives the client's pair of streams."""
+        ...
+
+    def never_sent(self, error: BaseException) -> bool:
+        """Say whether `error` proves that nothing reached the server."""
+        ...
+
+    def said(self) -> str:
+        """Return the last of what the server printed beside its messages."""
+        ...
+
+
+class Stdio:
+    """A server started by us. It and all it starts die with the connection, or with us."""
+
+    def __init__(self, command: str, args: Sequence[str], env: Mapping[str, Value]) -> None:
+        self._command = [command, *args]
+        self._env = env
+        self._kept = b""
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[Any]:
+        """Start the server below our guard, with a clean environment and its own process group."""
+        from mcp import StdioServerParameters, stdio_client
+
+        # Isolated and without site packages: the guard starts in milliseconds and runs our file.
+        guarded = ["-I", "-S", GUARD, str(os.getpid()), *self._command]
+        parameters = StdioServerParameters(
+            command=sys.executable,
+            args=guarded,
+            env={name: _plain(value) for name, value in self._env.items()},
+        )
+        with self._listening() as errors:
+            async with stdio_client(parameters, errlog=errors) as streams:
+                yield streams
+
+    def never_sent(self, error: BaseException) -> bool:
+        """A pipe takes what is written even when nobody reads it."""
+        return False
+
+    def said(self) -> str:
+        return self._kept.decode("utf-8", "replace").strip()
+
+    @contextlib.contextmanager
+    def _listening(self) -> Any:
+        """Keep the tail of the server's standard error, for when it has to be explained."""
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(reading, self._read, reading)
+        self._kept = b""
+        try:
+            with os.fdopen(writing, "w") as errors:
+                yield errors
+        finally:
+            loop.remove_reader(reading)
+            self._read(reading)
+            os.close(reading)
+
+    def _read(self, descriptor: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._kept = (self._kept + os.read(descriptor, 65536))[-STDERR_KEPT:]
+
+
+class Http:
+    """A server at a URL, by streamable HTTP."""
+
+    def __init__(self, url: str, headers: Mapping[str, Value]) -> None:
+        self._url = url
+        self._headers = headers
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[Any]:
+        """Open the client. It waits for an answer as long as the caller does."""
+        import httpx2
+        from mcp.client.streamable_http import streamable_http_client
+
+        async with (
+            httpx2.AsyncClient(
+                headers={name: _plain(value) for name, value in self._headers.items()},
+                timeout=httpx2.Timeout(CONNECT_S, read=None),
+                event_hooks={"response": [_refuse_gateway_errors]},
+            ) as http,
+            streamable_http_client(self._url, http_client=http) as streams,
+        ):
+            yield streams
+
+    def never_sent(self, error: BaseException) -> bool:
+        """Only an error from before the first byte proves it."""
+        import httpx2
+
+        return isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+
+    def said(self) -> str:
+        return ""
+
+
+async def _refuse_gateway_errors(response: Any) -> None:
+    """End the connection on a 5xx that is not the server's own word: a gateway gave up waiting.
+
+    The client would report it as an ordinary answer, and a call would pass for failed.
+    """
+    own_word = response.headers.get("content-type", "").startswith("application/json")
+    if response.status_code >= 500 and not own_word:
+        raise ConnectionError(f"HTTP status {response.status_code}")
+
+
+def _plain(value: Value) -> str:
+    return value.reveal() if isinstance(value, Secret) else value
