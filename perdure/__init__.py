@@ -1,0 +1,57 @@
+"""Perdure: the place where an agent lives.
+
+Nothing is imported before it is used, so that `perdure --help` and a small script start at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perdure.app import Runtime
+    from perdure.core.agent import EnvironmentSpec, Limits, RetryPolicy, Rule, Verdict
+    from perdure.core.errors import PerdureError
+    from perdure.core.events import Event
+    from perdure.engine.agent import Agent
+    from perdure.engine.hub import Live
+    from perdure.engine.session import Session
+    from perdure.ports.tool import OutcomeUnknown, ToolContext, ToolOutput
+    from perdure.tools.python import tool
+
+__version__ = "0.1.0"
+
+_HOMES = (
+    ("perdure.app", ("Runtime",)),
+    ("perdure.core.agent", ("EnvironmentSpec", "Limits", "RetryPolicy", "Rule", "Verdict")),
+    ("perdure.core.errors", ("PerdureError",)),
+    ("perdure.core.events", ("Event",)),
+    ("perdure.engine.agent", ("Agent",)),
+    ("perdure.engine.hub", ("Live",)),
+    ("perdure.engine.session", ("Session",)),
+    ("perdure.ports.tool", ("OutcomeUnknown", "ToolContext", "ToolOutput")),
+    ("perdure.tools.python", ("tool",)),
+)
+
+__all__ = [
+    "Agent",
+    "EnvironmentSpec",
+    "Event",
+    "Limits",
+    "Live",
+    "OutcomeUnknown",
+    "PerdureError",
+    "RetryPolicy",
+    "Rule",
+    "Runtime",
+    "Session",
+    "ToolContext",
+    "ToolOutput",
+    "Verdict",
+    "tool",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES:
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'perdure' has no attribute {name!r}")

@@ -1,0 +1,166 @@
+"""The composition root: the only file that knows every part and puts them together.
+
+A program that wants other parts (a store of its own, a simulated clock) builds a
+`perdure.engine.kit.Kit` itself and gives it to `Runtime(kit=…)`.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from perdure.core.budget import Price
+from perdure.core.errors import InvalidRequest
+from perdure.engine.agent import Agent
+from perdure.engine.kit import Bounds, Kit
+from perdure.engine.runtime import Engine
+from perdure.engine.session import Session
+from perdure.ports.model import ModelOptions, Models
+from perdure.ports.sandbox import Environments
+from perdure.ports.store import SessionRow, Store
+from perdure.stores.system import RandomIds, SystemClock
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a runtime may be told beside its store; everything has a default.
+
+    `work_root` is where copied workspaces and snapshots lie (default: beside the store).
+    `allow_unsandboxed` admits the environment `process`, which isolates nothing.
+    """
+
+    models: Models | None = None
+    model_options: Mapping[str, ModelOptions] = field(default_factory=dict)
+    environ: Mapping[str, str] | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    bounds: Bounds = field(default_factory=Bounds)
+    work_root: Path | None = None
+    allow_unsandboxed: bool = False
+
+
+class Runtime:
+    """Where sessions live. `store` is `sqlite:///path/to/file.db` or `memory:`.
+
+    Opens on first use; leave it with `async with` or `close()`. Several processes may open the
+    same SQLite file: a session is worked on by one of them, and the others can read it, follow it
+    and write to its inbox.
+    """
+
+    def __init__(
+        self,
+        store: str = "sqlite:///perdure.db",
+        options: Options | None = None,
+        *,
+        kit: Kit | None = None,
+    ) -> None:
+        self._url = store
+        self._options = options or Options()
+        self._kit = kit
+        self._models: Models | None = None
+        self._engine: Engine | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.engine()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def engine(self) -> Engine:
+        """Return the engine, opening the store first. Raises `Unavailable`, `InvalidRequest`."""
+        if self._engine is None:
+            kit = self._kit or await self._open_kit()
+            self._engine = await Engine(kit).__aenter__()
+        return self._engine
+
+    async def close(self) -> None:
+        """Let everything go. Work in flight is taken up again by the next process."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close()
+        if self._models is not None and hasattr(self._models, "close"):
+            await self._models.close()
+
+    async def register(self, agent: Agent) -> None:
+        """Make an agent's code known, so that sessions pinned to it can run here."""
+        await (await self.engine()).register(agent)
+
+    async def session(
+        self,
+        session_id: str | None = None,
+        agent: Agent | None = None,
+        *,
+        workspace: str | Path = "",
+        adopt: bool = False,
+    ) -> Session:
+        """Return the session of that id at the place where it stands, in whichever process it was
+        before; make it when there is none. See `Engine.session`.
+        """
+        engine = await self.engine()
+        source = os.path.abspath(workspace) if workspace else ""  # noqa: PTH100 - no I/O
+        return await engine.session(session_id, agent, source=source, adopt=adopt)
+
+    async def sessions(self) -> list[SessionRow]:
+        """Return all sessions, last updated first."""
+        return await (await self.engine()).sessions()
+
+    async def _open_kit(self) -> Kit:
+        from perdure.tools.workspace import workspace_tools
+
+        store, root = await open_store(self._url)
+        options = self._options
+        self._models = options.models or _models(options)
+        work = options.work_root or root
+        return Kit(
+            store=store,
+            clock=SystemClock(),
+            ids=RandomIds(),
+            models=self._models,
+            environments=_environments(work, options),
+            prices=options.prices,
+            workspace_tools=workspace_tools(),
+            bounds=options.bounds,
+        )
+
+
+async def open_store(url: str) -> tuple[Store, Path]:
+    """Open the store that `url` names; return it and the directory that belongs to it."""
+    if url == "memory:":
+        from perdure.stores.memory import MemoryDisk, MemoryStore
+
+        return MemoryStore(MemoryDisk()), Path(".perdure")
+    if url.startswith("sqlite:///"):
+        from perdure.stores.sqlite import SqliteStore
+
+        path = Path(url.removeprefix("sqlite:///"))
+        return await SqliteStore.open(path), path.with_name(path.name + ".work")
+    raise InvalidRequest(
+        "E-STORE-URL",
+        f"{url!r} names no store.",
+        "Write sqlite:///path/to/file.db, or memory: for one that forgets.",
+    )
+
+
+def _models(options: Options) -> Models:
+    from perdure.models.registry import Models as Registry
+
+    environ = os.environ if options.environ is None else options.environ
+    return Registry(environ, options.model_options)
+
+
+def _environments(root: Path, options: Options) -> dict[str, Environments]:
+    from perdure.environments.bubblewrap import Bubblewrap
+    from perdure.environments.process import Process
+
+    clock = SystemClock()
+    return {
+        "bubblewrap": Bubblewrap(root, clock),
+        "process": Process(root, clock, allow=options.allow_unsandboxed),
+    }
