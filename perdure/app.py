@@ -28,7 +28,8 @@ class Options:
     """What a runtime may be told beside its store; everything has a default.
 
     `work_root` is where copied workspaces and snapshots lie (default: beside the store).
-    `allow_unsandboxed` admits the environment `process`, which isolates nothing.
+    `allow_unsandboxed` admits the environment `process`, which isolates nothing. A `clerk` takes
+    letters and decisions into journals that nobody owns, but works on no session.
     """
 
     models: Models | None = None
@@ -38,6 +39,7 @@ class Options:
     bounds: Bounds = field(default_factory=Bounds)
     work_root: Path | None = None
     allow_unsandboxed: bool = False
+    clerk: bool = False
 
 
 class Runtime:
@@ -104,8 +106,7 @@ class Runtime:
         before; make it when there is none. See `Engine.session`.
         """
         engine = await self.engine()
-        source = os.path.abspath(workspace) if workspace else ""  # noqa: PTH100 - no I/O
-        return await engine.session(session_id, agent, source=source, adopt=adopt)
+        return await engine.session(session_id, agent, source=_absolute(workspace), adopt=adopt)
 
     async def sessions(self) -> list[SessionRow]:
         """Return all sessions, last updated first."""
@@ -127,7 +128,12 @@ class Runtime:
             prices=options.prices,
             workspace_tools=workspace_tools(),
             bounds=options.bounds,
+            clerk=options.clerk,
         )
+
+
+def _absolute(workspace: str | Path) -> str:
+    return str(Path(workspace).resolve()) if workspace else ""
 
 
 async def open_store(url: str) -> tuple[Store, Path]:

@@ -21,6 +21,7 @@ from perdure.core.state import State
 from perdure.core.step import limit_reached
 
 MIN_OUTPUT_TOKENS = 64  # a reply shorter than this is not worth a call
+_HIDDEN_TOKENS = 1024  # what a provider may put before our words: its own prompt about tools
 
 
 class Price(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,7 +68,12 @@ def input_bound(state: State, transcript: Transcript) -> int:
         return state.last_tokens + transcript.fresh_bytes
     spec = state.spec
     fixed = len(encode(spec.instructions)) + sum(len(encode(t)) for t in spec.tools)
-    return fixed + sum(len(encode(item)) for item in transcript.items) + 32 * len(transcript.items)
+    return (
+        _HIDDEN_TOKENS
+        + fixed
+        + sum(len(encode(item)) for item in transcript.items)
+        + 32 * len(transcript.items)
+    )
 
 
 def reserve(

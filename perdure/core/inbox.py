@@ -48,7 +48,14 @@ class Update(msgspec.Struct, frozen=True, tag="update", omit_defaults=True):
     update: e.SessionUpdated
 
 
-Post = Say | Decide | Late | Update
+class Put(msgspec.Struct, frozen=True, tag="put"):
+    """A value of the application's own; null removes it."""
+
+    name: str
+    value: msgspec.Raw
+
+
+Post = Say | Decide | Late | Update | Put
 
 
 def accept(state: State, post: Post, key: str) -> tuple[Payload, ...]:
@@ -64,8 +71,12 @@ def accept(state: State, post: Post, key: str) -> tuple[Payload, ...]:
             return _decide(state, post)
         case Late():
             return _late(state, post)
+        case _ if state.closed:
+            return (e.NoteRecorded("A change came after the session was closed."),)
         case Update(update=update):
             return (update,)
+        case Put(name=name, value=value):
+            return (e.StateSet(name, value),)
 
 
 def _decide(state: State, post: Decide) -> tuple[Payload, ...]:

@@ -6,6 +6,7 @@ the journal of a dead one does exactly the same.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from perdure.core.errors import (
     CorruptJournal,
     ErrorInfo,
     LeaseLost,
+    NotFound,
     PerdureError,
     StaleAppend,
     Unavailable,
@@ -38,6 +40,7 @@ from perdure.engine.work import Place, Work
 from perdure.ports.tool import Tool
 
 Toolbox = Callable[[AgentSpec], Awaitable[Mapping[str, Tool]]]
+_LOG = logging.getLogger("perdure")
 _POSTS: Reader[Post] = Reader[Post](Post)
 
 
@@ -72,7 +75,8 @@ class Driver:
         """Own the session and work until it rests and stays at rest for a while.
 
         Raises `SessionBusy` when another live process owns it, `LeaseLost` when one has taken it
-        over, `CorruptJournal` when its journal cannot be followed.
+        over, `CorruptJournal` when its journal cannot be followed, `NotFound` (E-AGENT-MISSING)
+        when this process does not have the agent's code: then nothing was touched.
         """
         claim = await self._kit.store.claim(self._session)
         journal = await Journal.open(self._kit, claim)
@@ -81,6 +85,10 @@ class Driver:
         work = Work(self._kit, self._hub, journal, place, self._tools)
         self._work = work
         try:
+            if self._kit.clerk:
+                await self._drain(work)
+                await journal.durable()
+                return
             await self._recover(work, clean=claim.clean)
             await self._loop(work)
         finally:
@@ -125,14 +133,17 @@ class Driver:
                 continue
             try:
                 await self._perform(work, step)
-            except (LeaseLost, StaleAppend, CorruptJournal):
+            except (LeaseLost, StaleAppend, CorruptJournal, NotFound):
                 raise
             except PerdureError as error:
                 if work.journal.failure is not None:
                     raise
                 work.journal.append(e.SessionParked(_parked_by(error)))
+            except Exception as error:
+                _LOG.exception("session.failed session=%s", self._session)
+                work.journal.append(e.SessionParked(_our_fault(error)))
 
-    async def _perform(self, work: Work, step: due.Step) -> None:  # noqa: C901  # a table
+    async def _perform(self, work: Work, step: due.Step) -> None:
         over = overdue(work.state, self._kit.clock.now_us())
         match step:
             case due.BeginTurn(input=seq):
@@ -186,7 +197,8 @@ class Driver:
             work = self._work
             if work is None or work.journal.failure is not None:
                 return
-            await self._drain(work)
+            while self._mail.is_set():
+                await self._drain(work)
             turn = work.state.turn
             if turn is not None and turn.interrupted and self._effect is not None:
                 work.interrupting = True
@@ -267,6 +279,11 @@ def _poison(attempt: int) -> ErrorInfo:
 def _parked_by(error: PerdureError) -> ErrorInfo:
     kind = "environment" if isinstance(error, Unavailable) else "runtime"
     return error_info(error.code, kind, error.message, hint=error.hint, retryable=error.retryable)
+
+
+def _our_fault(error: Exception) -> ErrorInfo:
+    text = f"Perdure itself failed: {type(error).__name__}: {error}. The journal is whole."
+    return error_info("E-INTERNAL", "runtime", text, hint="perdure resume ID, and report this")
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -14,7 +14,7 @@ from perdure.core import journal as records
 from perdure.core.codec import Reader, encode
 from perdure.core.content import ContextItem
 from perdure.core.context import Transcript
-from perdure.core.errors import CorruptJournal, StoreFull
+from perdure.core.errors import CorruptJournal, StoreFull, Unavailable
 from perdure.core.events import Event, Payload, TurnStarted
 from perdure.core.evolve import evolve
 from perdure.core.state import FOLD_VERSION, State
@@ -173,8 +173,12 @@ class Journal:
 
     async def close(self) -> None:
         """Write what is waiting and cache the state. Raises nothing: a failure was told."""
-        if self._flusher is not None:
-            await asyncio.wait({self._flusher})
+        flusher = self._flusher
+        if flusher is not None:
+            await asyncio.wait({flusher}, timeout=self._kit.bounds.close_s)
+            if not flusher.done():  # the disk is still full: what waits was never acknowledged
+                flusher.cancel()
+                await asyncio.wait({flusher})
         if self.failure is None and self.state.seq > self._cached_seq + 16:
             await self._cache()
 
@@ -195,6 +199,8 @@ class Journal:
                 self._acknowledge([event for event, _ in waiting], taken)
                 if self._durable_seq >= self._cached_seq + self._kit.bounds.cache_every:
                     await self._cache()
+        except asyncio.CancelledError:
+            self._fail(Unavailable("E-STORE-FULL", "The store could not be written in time."))
         except Exception as error:  # noqa: BLE001  # whatever it is, the waiters must hear of it
             self._fail(error)
         finally:

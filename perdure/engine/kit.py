@@ -20,6 +20,7 @@ class Bounds:
     states. `follower_backlog`: pieces kept for a slow follower before it must re-read.
     `poll_s`: the floor under every wake-up. `store_retry_s`, `store_retry_cap_s`: first and
     longest pause before a full store is tried again. `parallel_reads`: reads at a time.
+    `close_s`: how long closing waits for a store that cannot write.
     """
 
     idle_s: float = 30.0
@@ -30,11 +31,16 @@ class Bounds:
     store_retry_s: float = 0.5
     store_retry_cap_s: float = 30.0
     parallel_reads: int = 16
+    close_s: float = 5.0
 
 
 @dataclass(frozen=True)
 class Kit:
-    """The engine's collaborators."""
+    """The engine's collaborators.
+
+    A `clerk` takes what is posted into journals that nobody owns, and leaves all work alone: for
+    processes that decide and look on but do not have the agents' code.
+    """
 
     store: Store
     clock: Clock
@@ -44,3 +50,4 @@ class Kit:
     prices: Mapping[str, Price] = field(default_factory=dict)
     workspace_tools: tuple[Tool, ...] = ()
     bounds: Bounds = Bounds()
+    clerk: bool = False

@@ -5,15 +5,17 @@ method works whether this process drives the session, another one does, or nobod
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from perdure.core import events as e
 from perdure.core import step as due
 from perdure.core.codec import encode
 from perdure.core.content import Content, ContextItem, Part, as_content
 from perdure.core.context import Transcript
-from perdure.core.errors import InvalidRequest, NotFound
+from perdure.core.errors import Conflict, InvalidRequest, NotFound
 from perdure.core.events import Event
 from perdure.core.evolve import evolve
-from perdure.core.inbox import Decide, Post, Say, Update
+from perdure.core.inbox import Decide, Post, Put, Say, Update
 from perdure.core.journal import GENESIS
 from perdure.core.policy import approval_digest
 from perdure.core.state import State
@@ -170,8 +172,14 @@ class Session:
         async for item in self._until_still(state, started=True):
             yield item
 
+    async def set(self, name: str, value: object) -> None:
+        """Keep a JSON value of the application's own beside the transcript; None removes it."""
+        await self.post(Put(name, msgspec.Raw(encode(value))))
+
     async def _turn(self, post: Say, key: str) -> AsyncIterator[Event | Live]:
         state = await self.state()
+        if state.closed:
+            raise Conflict("E-SESSION-CLOSED", f"{self.id} is closed; its journal stays readable.")
         name = key or f"auto:{self._engine.kit.ids.event(self._engine.kit.clock.now_us())}"
         fresh = await self.post(post, name)
         async for item in self._until_still(state, started=not fresh, key=name):

@@ -160,6 +160,8 @@ async def _perform(
     except PerdureError as error:
         info = error_info(error.code, "tool", error.message, subject=spec.name, hint=error.hint)
         finished = e.ToolFinished(call.call.id, "error", f"{error.code}: {error.message}", info)
+    except Exception as error:  # noqa: BLE001  # a tool's own fault must not end the session
+        finished = _crashed(call, spec, error)
     await _append(work, tool, call, finished)
 
 
@@ -192,6 +194,15 @@ def _timed_out(call: CallState, spec: ToolSpec) -> e.ToolFinished:
     return e.ToolFinished(
         call.call.id, "error", text, error_info("E-TOOL-TIMEOUT", "tool", text, subject=spec.name)
     )
+
+
+def _crashed(call: CallState, spec: ToolSpec, error: Exception) -> e.ToolFinished:
+    """A tool broke its contract by raising something foreign: what it did nobody knows."""
+    text = f"The tool failed in an unforeseen way: {type(error).__name__}: {error}"
+    if call.effect is Effect.ONCE:
+        return _unknown(call, text)
+    info = error_info("E-TOOL-CRASHED", "tool", text, subject=spec.name)
+    return e.ToolFinished(call.call.id, "error", text, info)
 
 
 def _unknown(call: CallState, why: str) -> e.ToolFinished:
