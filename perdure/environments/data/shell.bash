@@ -1,0 +1,90 @@
+# One command of a session: load the shell state the last one left, run the script, save the state.
+#
+# Called as: bash --noprofile --norc shell.bash ROOT STATE NEXT SCRIPT GO PROCESSES DATA_KIB FILE_KIB
+#   ROOT    the workspace          STATE   the state of the last command (may be missing)
+#   NEXT    where the new state goes       SCRIPT  what to run       GO  descriptor to wait on
+# Written for bash 3.2 and later. Everything here is named __perdure_*; a script may redefine the
+# rest, and does so at its own cost only. Options that make one command stricter (set -e, -u, -x, -n,
+# -v) end with the command: they would kill the next one for something it never said.
+
+__perdure_root=$1 __perdure_state=$2 __perdure_next=$3 __perdure_script=$4 __perdure_go=$5
+ulimit -c 0 2>/dev/null
+ulimit -n 4096 2>/dev/null
+[ "$6" -gt 0 ] && ulimit -u "$6" 2>/dev/null
+[ "$7" -gt 0 ] && ulimit -d "$7" 2>/dev/null
+[ "$8" -gt 0 ] && ulimit -f "$8" 2>/dev/null
+
+# Wait until our owner knows us: if it dies before, its end of the pipe closes and nothing is run.
+IFS= read -r -n 1 -u "$__perdure_go" __perdure_word || exit 125
+eval "exec $__perdure_go<&-"
+unset -v __perdure_word __perdure_go
+set --
+shopt -s expand_aliases
+
+# What is set before the script had a say, so that only what it changes is kept.
+# (The list of all names by prefix: compgen would cost a process.)
+for __perdure_name in ${!A*} ${!B*} ${!C*} ${!D*} ${!E*} ${!F*} ${!G*} ${!H*} ${!I*} ${!J*} ${!K*} ${!L*} ${!M*} ${!N*} ${!O*} ${!P*} ${!Q*} ${!R*} \
+  ${!S*} ${!T*} ${!U*} ${!V*} ${!W*} ${!X*} ${!Y*} ${!Z*} ${!_*} ${!a*} ${!b*} ${!c*} ${!d*} ${!e*} ${!f*} ${!g*} ${!h*} ${!i*} \
+  ${!j*} ${!k*} ${!l*} ${!m*} ${!n*} ${!o*} ${!p*} ${!q*} ${!r*} ${!s*} ${!t*} ${!u*} ${!v*} ${!w*} ${!x*} ${!y*} ${!z*}; do
+  builtin printf -v "__perdure_was_$__perdure_name" %s "${!__perdure_name}"
+done
+unset -v __perdure_name
+
+builtin cd -- "$__perdure_root" || exit 125
+if [ -f "$__perdure_state" ]; then
+  builtin source "$__perdure_state" >/dev/null 2>&1
+fi
+
+__perdure_variables() {
+  builtin local __perdure_v __perdure_w
+  for __perdure_v in ${!A*} ${!B*} ${!C*} ${!D*} ${!E*} ${!F*} ${!G*} ${!H*} ${!I*} ${!J*} ${!K*} ${!L*} ${!M*} ${!N*} ${!O*} ${!P*} ${!Q*} ${!R*} \
+    ${!S*} ${!T*} ${!U*} ${!V*} ${!W*} ${!X*} ${!Y*} ${!Z*} ${!_*} ${!a*} ${!b*} ${!c*} ${!d*} ${!e*} ${!f*} ${!g*} ${!h*} ${!i*} \
+    ${!j*} ${!k*} ${!l*} ${!m*} ${!n*} ${!o*} ${!p*} ${!q*} ${!r*} ${!s*} ${!t*} ${!u*} ${!v*} ${!w*} ${!x*} ${!y*} ${!z*}; do
+    case $__perdure_v in
+      __perdure_* | _ | BASH | BASH_* | BASHOPTS | BASHPID | COMP_* | COLUMNS | DIRSTACK) builtin continue ;;
+      EPOCH* | EUID | FUNCNAME | GROUPS | HISTCMD | HISTFILE* | HOSTNAME | HOSTTYPE | IFS) builtin continue ;;
+      LINENO | LINES | MACHTYPE | OLDPWD | OPTARG | OPTERR | OPTIND | OSTYPE | PIPESTATUS) builtin continue ;;
+      PPID | PWD | RANDOM | REPLY | SECONDS | SHELLOPTS | SHLVL | SRANDOM | UID) builtin continue ;;
+    esac
+    __perdure_w=__perdure_was_$__perdure_v
+    [[ -n ${!__perdure_w+x} && ${!__perdure_v-} == "${!__perdure_w}" ]] && builtin continue
+    builtin declare -p "$__perdure_v"
+  done
+  for __perdure_w in ${!__perdure_was_*}; do
+    __perdure_v=${__perdure_w#__perdure_was_}
+    [[ -n ${!__perdure_v+x} ]] || builtin printf 'unset -v %s\n' "$__perdure_v"
+  done
+}
+
+__perdure_save() {
+  __perdure_saved=1
+  builtin trap - ERR DEBUG
+  builtin set +eunvxtm +o pipefail +o posix
+  builtin local IFS=$' \t\n' __perdure_here=$PWD
+  case $__perdure_here in
+    "$__perdure_root") __perdure_here=. ;;
+    "$__perdure_root"/*) __perdure_here=./${__perdure_here#"$__perdure_root"/} ;;
+  esac
+  {
+    builtin printf '# perdure shell state 1\n'
+    builtin shopt -p
+    __perdure_variables
+    builtin unset -f __perdure_variables __perdure_save
+    builtin declare -f
+    builtin declare -xF
+    builtin alias -p
+    builtin printf 'cd -- %q\n' "$__perdure_here"
+    builtin set +o
+    builtin printf '# end\n'
+  } >|"$__perdure_next" 2>/dev/null
+}
+
+builtin set +eunvxtm +o pipefail +o posix
+__perdure_saved=
+builtin trap '[ -n "$__perdure_saved" ] || __perdure_save' EXIT
+BASH_ARGV0=bash
+:
+builtin source "$__perdure_script"
+__perdure_code=$?
+__perdure_save
+exit "$__perdure_code"

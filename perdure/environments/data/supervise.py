@@ -1,0 +1,108 @@
+"""Start one command, tell when it runs, and let nothing of it outlive us. Runs by itself.
+
+    python -I -S supervise.py STATUS_FD PASSED_FD DIRECTORY PROGRAM ARGUMENTS...
+
+No isolation: this is only the life and death of a process tree. It speaks the status protocol of
+`perdure/environments/command.py`. Orphans of the command come to us (PR_SET_CHILD_SUBREAPER), so
+that a daemon that left its session is found too. Imports nothing of perdure and little of the
+library, to start quickly.
+"""
+
+# ruff: noqa: PTH112, PTH123, PTH208, S606
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+ROUNDS_MAX = 2000
+STARTED: list[int] = []
+
+
+def main() -> int:
+    status, passed = int(sys.argv[1]), int(sys.argv[2])
+    owner = os.getppid()
+    signal.signal(signal.SIGTERM, _leave)
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != owner:
+            return 125  # the owner died before the kernel knew what to do then
+    os.set_inheritable(status, False)
+    child = os.fork()
+    if child == 0:
+        _become(passed)
+    STARTED.append(child)
+    os.close(passed)
+    _say(status, {"child-pid": child})
+    _, code = os.waitpid(child, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _kill_all()
+    code = os.waitstatus_to_exitcode(code)
+    _say(status, {"exit-code": code if code >= 0 else 128 - code})
+    return 0
+
+
+def _become(passed: int) -> None:
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.setpgid(0, 0)
+        os.chdir(sys.argv[3])
+        os.set_inheritable(passed, True)
+        os.execv(sys.argv[4], sys.argv[4:])
+    except OSError as error:
+        os.write(2, f"supervise: {error}\n".encode())
+    finally:
+        os._exit(126)
+
+
+def _leave(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _kill_all()
+    os._exit(143)
+
+
+def _kill_all() -> None:
+    """Kill what descends from us until nothing does; each round finds what the last orphaned."""
+    for _ in range(ROUNDS_MAX):
+        for pid in _descendants():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.002)
+
+
+def _descendants() -> list[int]:
+    if not os.path.isdir("/proc/self"):
+        return [-pid for pid in STARTED]  # no way to see more than the process group
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(name))
+    found, todo = [], [os.getpid()]
+    while todo:
+        inner = children.pop(todo.pop(), [])
+        found += inner
+        todo += inner
+    return found
+
+
+def _say(fd: int, fact: dict[str, int]) -> None:
+    with contextlib.suppress(OSError):
+        os.write(fd, json.dumps(fact).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

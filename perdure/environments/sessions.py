@@ -1,0 +1,103 @@
+"""Opening a session's home: find it, make it by copying, or make it anew from a snapshot.
+
+Common to all environments on this machine. Blocking.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from perdure.core.agent import EnvironmentSpec
+from perdure.core.errors import InvalidRequest
+from perdure.environments.homes import (
+    Home,
+    Meta,
+    Owner,
+    discard,
+    in_place_directory,
+    load_meta,
+    make_workspace,
+    new_workspace,
+    save_meta,
+    session_folder,
+)
+from perdure.environments.snapshots import Snapshots, Target
+
+OwnerOf = Callable[[Path | None], Owner]
+"""Return who owns what is made in a workspace: one of ours (None) or the user's own directory."""
+
+
+def open_home(
+    root: Path, session: str, spec: EnvironmentSpec, source: str, owner_of: OwnerOf
+) -> Home:
+    """Return the home of a session, made when there is none. Raises `InvalidRequest`."""
+    folder = session_folder(root, session)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    meta = load_meta(folder)
+    if meta is None:
+        if spec.in_place:
+            meta = Meta(str(in_place_directory(source, root)), in_place=True)
+        else:
+            meta = Meta(str(make_workspace(folder, source, owner_of(None), root)), in_place=False)
+        save_meta(folder, meta)
+    elif meta.in_place:
+        _check_same(meta, source, root)
+    elif not Path(meta.workspace).is_dir():
+        meta = Meta(str(make_workspace(folder, "", owner_of(None), root)), in_place=False)
+    return Home(folder, meta, owner_of(Path(meta.workspace) if meta.in_place else None))
+
+
+def restore_home(
+    root: Path, session: str, snapshots: Snapshots, snapshot: str, owner_of: OwnerOf
+) -> Home:
+    """Return the home of a session with a workspace made from `snapshot`, whatever it had.
+
+    Always a directory of ours: a fork of an in-place session never gets the user's directory.
+    Raises `NotFound`, `CorruptSnapshot`, and `InvalidRequest` for a session that works in place.
+    """
+    folder = session_folder(root, session)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    meta = load_meta(folder)
+    if meta is not None and meta.in_place:
+        raise InvalidRequest(
+            "E-SANDBOX-IN-PLACE",
+            f"Session {session} works in {meta.workspace} itself; that is not made anew.",
+            "Roll back instead, or fork the session.",
+        )
+    owner = owner_of(None)
+    fresh = new_workspace(folder, owner)
+    shell = _fill(fresh, snapshots, snapshot, owner)
+    final = folder / "workspace"
+    if final.is_dir():
+        final.rename(folder / f"new-old-{fresh.name}")
+    fresh.rename(final)
+    for left in folder.glob("new-*"):
+        discard(left)
+    meta = Meta(str(final), in_place=False)
+    home = Home(folder, meta, owner)
+    home.write_state(shell)
+    save_meta(folder, meta)
+    return home
+
+
+def _fill(fresh: Path, snapshots: Snapshots, snapshot: str, owner: Owner) -> bytes:
+    fd = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        target = Target(root_fd=fd, cache={}, exclude=(), limit_bytes=2**62, owner=owner)
+        _, _, shell = snapshots.restore(target, snapshot, sure=lambda _: True, dry=False)
+    except BaseException:
+        discard(fresh)
+        raise
+    finally:
+        os.close(fd)
+    return shell
+
+
+def _check_same(meta: Meta, source: str, root: Path) -> None:
+    known = in_place_directory(meta.workspace, root)
+    if source and in_place_directory(source, root) != known:
+        raise InvalidRequest(
+            "E-SANDBOX-WORKSPACE",
+            f"This session works in {meta.workspace}, not in {source!r}.",
+            "Start a new session for another directory.",
+        )

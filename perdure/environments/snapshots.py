@@ -1,0 +1,279 @@
+"""Content-addressed snapshots of workspaces: take, compare, restore, verify.
+
+A snapshot is a record that names a tree, a shell state and what was excluded. Its id is the hash
+of the record, so the same content has the same id and taking it twice stores nothing. Everything
+below, packs and trees, is read back only through its digest. Git is not used and `.git` is a
+directory like any other: a host-side git could be made to run code by what a workspace holds.
+Blocking: call from a thread.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from perdure.core.codec import canonical
+from perdure.core.errors import NotFound
+from perdure.environments import trees
+from perdure.environments.packs import Packs, Reader
+from perdure.environments.restore import Difference, Restorer, differences
+from perdure.environments.scan import Cache, Notes, Scan, is_excluded
+from perdure.environments.trees import Entry, Tree
+from perdure.ports.sandbox import Change, CorruptSnapshot
+
+SHELL_BYTES_MAX: Final = 1024 * 1024
+CHANGE_BYTES_MAX: Final = 16 * 1024 * 1024
+_PREFIX: Final = "snap_"
+_ID_DIGITS: Final = 40
+_LOADED_MAX: Final = 50_000
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What a snapshot is. Digests in hexadecimal; `shell` is empty where there was no state."""
+
+    format: int
+    tree: str
+    shell: str
+    exclude: tuple[str, ...]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A workspace as the store sees it: its root, its last scan, its rules."""
+
+    root_fd: int
+    cache: Cache
+    exclude: tuple[str, ...]
+    limit_bytes: int
+    owner: tuple[int, int] | None = None
+    gently: bool = False
+
+
+Sure = Callable[[Difference], bool]
+"""Say whether a difference may be taken back without asking."""
+
+
+class Snapshots:
+    """The snapshots of all sessions under one root. Safe to share between threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._packs = Packs(folder)
+
+    def ids(self) -> list[str]:
+        """Return the ids of all stored snapshots."""
+        return [n for n in self._packs.names() if n.startswith(_PREFIX)]
+
+    def take(self, target: Target, shell: bytes) -> tuple[str, Cache]:
+        """Store a workspace durably; return its id and what the next scan should know.
+
+        Raises `StoreFull`, `InvalidRequest` (E-WORKSPACE-…).
+        """
+        with self._packs.writer() as writer:
+            scan = Scan(
+                writer, target.cache, exclude=target.exclude, limit_bytes=target.limit_bytes
+            )
+            tree = scan.run(target.root_fd)
+            shell_digest = b""
+            if shell:
+                shell_digest = trees.blob_digest(shell)
+                writer.put(shell_digest, shell)
+            record = canonical(Record(1, tree.hex(), shell_digest.hex(), target.exclude))
+            digest = trees.record_digest(record)
+            name = _PREFIX + digest.hex()[:_ID_DIGITS]
+            if not self._packs.sealed(name):
+                writer.put(digest, record)
+                writer.seal(name)
+        return name, scan.cache
+
+    def restore(
+        self, target: Target, snapshot: str, *, sure: Sure, dry: bool
+    ) -> tuple[list[bytes], list[bytes], bytes]:
+        """Take a workspace back; return the paths restored, those left alone, the shell state.
+
+        Raises `NotFound`, `CorruptSnapshot`; then nothing was touched.
+        """
+        with self._packs.reader() as reader:
+            record = self._record(reader, snapshot)
+            shell = _shell(reader, record)
+            exclude = tuple(dict.fromkeys((*target.exclude, *record.exclude)))
+            todo = list(self._todo(reader, target, record, exclude))
+            known = [d for d in todo if sure(d)]
+            for d in known:
+                _read_through(reader, d)
+            restored = [d.path for d in known]
+            if not dry:
+                restorer = Restorer(
+                    target.root_fd, reader, owner=target.owner, gently=target.gently
+                )
+                restored = restorer.apply(known)
+        done = set(restored)
+        return restored, [d.path for d in todo if d.path not in done], shell
+
+    def changes(self, before: str, after: str | Target) -> list[Change]:
+        """Return how files, links and FIFOs differ. Raises `NotFound`, `CorruptSnapshot`."""
+        with self._packs.reader() as reader:
+            old = self._record(reader, before)
+            if isinstance(after, str):
+                load = loader(reader, {})
+                new = load(bytes.fromhex(self._record(reader, after).tree))
+                found = differences(load(bytes.fromhex(old.tree)), new, load)
+                return [c for d in found if (c := _change(d, _stored(reader)))]
+            exclude = tuple(dict.fromkeys((*after.exclude, *old.exclude)))
+            # Told the other way round: from what is there back to the snapshot.
+            found = self._todo(reader, after, old, exclude)
+            turned = (Difference(d.path, d.then, d.now) for d in found)
+            live = _live(after.root_fd)
+            return [c for d in turned if (c := _change(d, _stored(reader), live))]
+
+    def verify(self) -> list[str]:
+        """Read everything; return a sentence for each thing that is damaged."""
+        troubles = [f"{name}: {why}" for name, why in sorted(self._packs.broken.items())]
+        with self._packs.reader() as reader:
+            for digest, place in self._packs.objects():
+                try:
+                    reader.read_at(digest, place, partial(_any_digest, digest))
+                except CorruptSnapshot as error:
+                    troubles.append(error.message)
+            for name in self.ids():
+                try:
+                    self._walk(reader, name)
+                except (CorruptSnapshot, NotFound) as error:
+                    troubles.append(f"{name}: {error.message}")
+        return troubles
+
+    def _walk(self, reader: Reader, name: str) -> None:
+        """Reach every object of a snapshot; the contents were checked already."""
+        record = self._record(reader, name)
+        load = loader(reader, {})
+        for d in differences({}, load(bytes.fromhex(record.tree)), load):
+            if d.then is not None and d.then.kind == trees.FILE:
+                for part in d.then.parts:
+                    self._packs.place(part)
+
+    def _record(self, reader: Reader, name: str) -> Record:
+        damage = self._packs.damage(name)
+        if not self._packs.sealed(name) and not (damage := self._packs.damage(name)):
+            raise NotFound(
+                "E-SNAPSHOT-MISSING", f"There is no snapshot {name!r} in this store.", ""
+            )
+        if damage:
+            raise CorruptSnapshot(
+                "E-SNAPSHOT-CORRUPT",
+                f"Snapshot {name} cannot be read: {damage}.",
+                "Nothing was touched. Use an older snapshot, or a backup of the store.",
+            )
+        digest = self._packs.find(bytes.fromhex(name.removeprefix(_PREFIX)), name)
+        if digest is None:
+            raise CorruptSnapshot("E-SNAPSHOT-CORRUPT", f"The pack {name} has no record.", "")
+        data = reader.read(digest, trees.record_digest)
+        return msgspec.json.decode(data, type=Record)
+
+    def _todo(
+        self, reader: Reader, target: Target, record: Record, exclude: tuple[str, ...]
+    ) -> Iterator[Difference]:
+        notes = Notes()
+        scan = Scan(notes, target.cache, exclude=exclude, limit_bytes=2**62)
+        now = scan.run(target.root_fd)
+        load = loader(reader, notes.trees)
+        for d in differences(load(now), load(bytes.fromhex(record.tree)), load):
+            if not (exclude and _is_below_excluded(d.path, exclude)):
+                yield d
+
+
+def loader(reader: Reader, fresh: dict[bytes, bytes]) -> Callable[[bytes], Tree]:
+    """Return a function from digest to tree that looks into `fresh` first."""
+    loaded: dict[bytes, Tree] = {}
+
+    def load(digest: bytes) -> Tree:
+        tree = loaded.get(digest)
+        if tree is None:
+            data = fresh.get(digest)
+            if data is None:
+                data = reader.read(digest, trees.tree_digest)
+            if len(loaded) >= _LOADED_MAX:
+                loaded.clear()
+            tree = loaded[digest] = trees.decode_tree(data)
+        return tree
+
+    return load
+
+
+def _is_below_excluded(path: bytes, exclude: tuple[str, ...]) -> bool:
+    names = path.split(b"/")
+    return any(is_excluded(b"/".join(names[: i + 1]), exclude) for i in range(len(names)))
+
+
+def _shell(reader: Reader, record: Record) -> bytes:
+    return reader.read(bytes.fromhex(record.shell), trees.blob_digest) if record.shell else b""
+
+
+def _read_through(reader: Reader, d: Difference) -> None:
+    """Find damage before the first file is touched."""
+    if d.then is None or d.then.kind != trees.FILE or (d.now and d.now.parts == d.then.parts):
+        return
+    for part in d.then.parts:
+        reader.read(part, trees.blob_digest)
+
+
+def _any_digest(wanted: bytes, data: bytes) -> bytes:
+    """Return `wanted` when the data has it as an object of any kind."""
+    kinds = (trees.blob_digest, trees.tree_digest, trees.record_digest)
+    return wanted if wanted in (digest(data) for digest in kinds) else b""
+
+
+Fetch = Callable[[bytes, Entry], bytes | None]
+
+
+def _change(d: Difference, before: Fetch, after: Fetch | None = None) -> Change | None:
+    old = d.now if d.now is None or d.now.kind != trees.DIRECTORY else None
+    new = d.then if d.then is None or d.then.kind != trees.DIRECTORY else None
+    if (old is None and new is None) or (old and new and old.same_content(new)):
+        return None
+    kind = "added" if old is None else "removed" if new is None else "changed"
+    return Change(
+        path=os.fsdecode(d.path),
+        kind=kind,
+        before=before(d.path, old) if old else None,
+        after=(after or before)(d.path, new) if new else None,
+    )
+
+
+def _stored(reader: Reader) -> Fetch:
+    def fetch(_: bytes, entry: Entry) -> bytes | None:
+        if entry.kind != trees.FILE:
+            return entry.target
+        if entry.size > CHANGE_BYTES_MAX:
+            return None
+        return b"".join(reader.read(part, trees.blob_digest) for part in entry.parts)
+
+    return fetch
+
+
+def _live(root_fd: int) -> Fetch:
+    def fetch(path: bytes, entry: Entry) -> bytes | None:
+        if entry.kind != trees.FILE:
+            return entry.target
+        return None if entry.size > CHANGE_BYTES_MAX else read_live(root_fd, path)
+
+    return fetch
+
+
+def read_live(root_fd: int, path: bytes) -> bytes | None:
+    """Read a file below the root, following nothing; None when it is gone."""
+    fd = os.dup(root_fd)
+    try:
+        *folders, name = path.split(b"/")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        for folder in folders:
+            inner = os.open(folder, flags | os.O_DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        file = os.open(name, flags, dir_fd=fd)
+        with os.fdopen(file, "rb") as stream:
+            return stream.read(CHANGE_BYTES_MAX)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
