@@ -141,11 +141,24 @@ class _Block:
 
     def __init__(self, start: Mapping[str, Any]) -> None:
         self.value = dict(start)
+        self.said: list[str] = []
         self.json: list[str] = []
 
     @property
     def kind(self) -> str:
         return text(self.value, "type")
+
+    def grow(self, delta: Mapping[str, Any]) -> None:
+        """Add a piece. Text is collected and joined at the end: it may come in many pieces."""
+        self.said.append(text(delta, self.kind))
+        merge(self.value, delta, frozenset({"type", self.kind}))
+
+    def closed(self) -> dict[str, Any]:
+        """Return the block as the vendor would have sent it in one go."""
+        if any(self.said):
+            self.value[self.kind] = text(self.value, self.kind) + "".join(self.said)
+            self.said.clear()
+        return self.value
 
     @property
     def written(self) -> str:
@@ -155,15 +168,15 @@ class _Block:
     def finished(self) -> msgspec.Raw:
         """Freeze the block. A half-written input is wrapped: the vendor takes objects only."""
         if not self.json:
-            return raw(self.value)
+            return raw(self.closed())
         whole = history.as_object(self.written)
-        return raw(history.clean_all(self.value) | {"input": msgspec.Raw(whole.encode())})
+        return raw(history.clean_all(self.closed()) | {"input": msgspec.Raw(whole.encode())})
 
     @property
     def sendable(self) -> bool:
         """False for what is streamed but not taken back: blank text, thoughts without signature."""
         if self.kind == "text":
-            return bool(text(self.value, "text").strip())
+            return bool(text(self.closed(), "text").strip())
         return self.kind != "thinking" or bool(text(self.value, "signature"))
 
 
@@ -191,7 +204,7 @@ class MessagesReader:
 
     @property
     def partial(self) -> str:
-        return "".join(text(b.value, "text") for b in self._ordered() if b.kind == "text")
+        return "".join(text(b.closed(), "text") for b in self._ordered() if b.kind == "text")
 
     def feed(self, event: Mapping[str, Any]) -> list[Delta]:
         """Take the next event. Raises `ModelFailed` for `error`."""
@@ -260,7 +273,7 @@ class MessagesReader:
         if kind == "citations_delta":
             delta = {"citations": [delta.get("citation")]}
             block.value["citations"] = block.value.get("citations") or []
-        merge(block.value, delta, frozenset({"type"}))
+        block.grow(delta)
         said = _said(block.kind, text(delta, block.kind))
         self._written_chars += len(text(delta, block.kind))
         return [said] if said is not None else []
@@ -269,7 +282,7 @@ class MessagesReader:
         found: list[ReplyItem] = []
         next_call = self._request.first_call
         for block in self._ordered():
-            value = block.value
+            value = block.closed()
             if block.kind == "text":
                 found += [Text(text(value, "text"))] if text(value, "text") else []
             elif block.kind == "thinking":

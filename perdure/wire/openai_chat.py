@@ -134,8 +134,12 @@ class _Call:
     def __init__(self) -> None:
         self.id = ""
         self.name = ""
-        self.arguments = ""
+        self.pieces: list[str] = []
         self.extra: dict[str, Any] = {}
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces)
 
 
 class ChatReader:
@@ -233,7 +237,7 @@ class ChatReader:
         call.id = call.id or text(piece, "id")
         call.name = call.name or text(function, "name")
         written = arguments(function.get("arguments"))
-        call.arguments += written
+        call.pieces.append(written)
         merge(call.extra, piece, _KNOWN_OF_CALL)
         return [CallDelta(self._tools.get(call.name, call.name), written)]
 
