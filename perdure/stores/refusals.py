@@ -1,5 +1,9 @@
 """What every store says when it refuses: the same error, code and words, whichever engine."""
 
+import errno
+from pathlib import Path
+from typing import Final
+
 from perdure.core.errors import (
     Conflict,
     CorruptJournal,
@@ -12,6 +16,10 @@ from perdure.core.errors import (
     Unavailable,
 )
 from perdure.ports.store import Batch
+
+# EFBIG: the process has a limit on the size of files; as good as a full disk, and as harmless.
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ACCESS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 def stale(batch: Batch, actual_seq: int) -> StaleAppend:
@@ -85,6 +93,34 @@ def full(where: str) -> StoreFull:
         f"There is no room for {where}. What was acknowledged is safe; this was not written.",
         "Free some space; work goes on by itself.",
     )
+
+
+def unwritable(path: Path, why: str) -> Unavailable:
+    """The file or its directory cannot be written."""
+    return Unavailable(
+        "E-STORE-READONLY",
+        f"{path} cannot be written: {why}. Nothing was changed.",
+        f"Give this user write access to {path.parent} and what is in it, or use another place.",
+    )
+
+
+def disk_failed(path: Path, why: str) -> Unavailable:
+    """The disk gave an error that is neither."""
+    return Unavailable(
+        "E-STORE-IO",
+        f"The disk failed while {path} was used: {why}",
+        "Look at the system's log for the disk; read the session again before going on.",
+    )
+
+
+def of_os_error(error: OSError, path: Path) -> Unavailable:
+    """Return what to raise instead of what the system said."""
+    why = error.strerror or str(error)
+    if error.errno in NO_ROOM:
+        return full(str(path))
+    if error.errno in _NO_ACCESS:
+        return unwritable(path, why)
+    return disk_failed(path, why)
 
 
 def checked_gaps(batch: Batch) -> None:

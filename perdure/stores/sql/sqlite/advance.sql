@@ -1,0 +1,5 @@
+-- The one place where the owner, its epoch and the end of the journal are compared and moved.
+UPDATE sessions
+SET seq = ?5, hash = coalesce(?6, hash), row = coalesce(?7, row), updated_us = coalesce(?8, updated_us)
+WHERE name = ?1 AND owner = ?2 AND epoch = ?3 AND seq = ?4
+RETURNING id

@@ -1,0 +1,1 @@
+SELECT digest FROM inbox WHERE session = ?1 AND key = ?2

@@ -1,0 +1,1 @@
+SELECT id, epoch, owner, seq, hash FROM sessions WHERE name = ?1

@@ -1,0 +1,1 @@
+INSERT INTO inbox (session, key, digest, body) VALUES (?1, ?2, ?3, ?4)

@@ -1,0 +1,1 @@
+SELECT hash FROM events WHERE session = (SELECT id FROM sessions WHERE name = ?1) AND seq = ?2

@@ -1,0 +1,1 @@
+UPDATE inbox SET body = NULL WHERE session = ?1 AND key = ?2

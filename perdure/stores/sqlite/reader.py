@@ -1,0 +1,126 @@
+"""Reads, on a connection of their own: they never wait for a commit, nor it for them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import apsw
+import msgspec
+
+from perdure.core import codec
+from perdure.core.errors import CorruptJournal
+from perdure.core.journal import Record
+from perdure.ports.store import Letter, SessionRow
+from perdure.stores import refusals
+from perdure.stores.offload import Job
+from perdure.stores.sqlite import failures
+from perdure.stores.sqlite.statements import Statements
+
+_ROWS: Final = codec.Reader[SessionRow](SessionRow)
+
+
+class Read(Job):
+    """One read."""
+
+    def __init__(self, run: "Callable[[Reader], object]") -> None:
+        super().__init__()
+        self.run = run
+
+
+class Reader:
+    """Each answer is fetched to its end: a read left open would keep the log from starting anew."""
+
+    def __init__(self, path: Path, connection: apsw.Connection, sql: Statements) -> None:
+        self._path = path
+        self._connection = connection
+        self._sql = sql
+
+    def work(self, jobs: list[Read]) -> None:
+        """Fill in the outcome of every job."""
+        for job in jobs:
+            try:
+                job.outcome = job.run(self)
+            except apsw.Error as error:
+                system_errno = self._connection.system_errno
+                job.error = failures.translate(error, system_errno, self._path)
+            except CorruptJournal as error:
+                job.error = error
+
+    def end(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def events(self, session: str, after: int, limit: int) -> list[Record]:
+        """See `Store.read`."""
+        values = (_name(session), after, limit)
+        return [Record(*row) for row in self._connection.execute(self._sql.read_events, values)]
+
+    def inbox(self, session: str) -> list[Letter]:
+        """See `Store.inbox`."""
+        rows = self._connection.execute(self._sql.read_inbox, (_name(session),))
+        return [Letter(bytes(key).decode("utf-8", "surrogatepass"), body) for key, body in rows]
+
+    def mailboxes(self) -> list[str]:
+        """See `Store.mailboxes`."""
+        return [row[0] for row in self._connection.execute(self._sql.read_mailboxes)]
+
+    def sessions(self) -> list[SessionRow]:
+        """See `Store.sessions`."""
+        return [_row(*row) for row in self._connection.execute(self._sql.read_sessions)]
+
+    def session(self, session: str) -> SessionRow | None:
+        """See `Store.session`."""
+        rows = self._connection.execute(self._sql.read_session, (_name(session),))
+        found = [_row(*row) for row in rows]
+        return found[0] if found else None
+
+    def state(self, session: str) -> tuple[int, bytes] | None:
+        """See `Store.load_state`."""
+        rows = self._connection.execute(self._sql.read_state, (_name(session),))
+        found = [(seq, bytes(data)) for seq, data in rows]
+        return found[0] if found else None
+
+    def check(self) -> list[tuple[str, str]]:
+        """Return what is wrong with the file: the session, or "" for all, and what it is."""
+        found = self._connection.pragma("quick_check")
+        lines = [found] if isinstance(found, str) else [row[0] for row in found]
+        wrong = [("", line) for line in lines if line != "ok"]
+        for name, seq, end in self._connection.execute(self._sql.read_heads):
+            wrong.append((name, f"it is said to end at {seq}, but its events end at {end}"))
+        return wrong
+
+
+class Checkpointer:
+    """Moves the log into the database while the writer goes on writing."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def work(self, jobs: list[Job]) -> None:
+        """Do so once, however often it was asked for."""
+        try:
+            self._connection.wal_checkpoint()
+        except apsw.Error:
+            return  # busy, or no room: the log keeps everything until the next time
+
+    def end(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _name(session: str) -> str:
+    # No session is called "": what cannot be a name is not found.
+    return session if refusals.is_name(session) else ""
+
+
+def _row(name: str, seq: int, data: bytes | None) -> SessionRow:
+    if data is None:
+        return SessionRow(id=name, seq=seq)
+    try:
+        return _ROWS.read(data)
+    except msgspec.DecodeError as error:
+        raise CorruptJournal(
+            "E-DB-CORRUPT",
+            f"The row of session {name} cannot be read: {error}",
+            "perdure admin verify shows what else is damaged.",
+        ) from error

@@ -1,0 +1,39 @@
+"""The statements of `stores/sql/sqlite`, one file each, read when a store is opened."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Statements(NamedTuple):
+    """Each field is the file of its name."""
+
+    schema: str
+    begin: str
+    commit: str
+    rollback: str
+    table_count: str
+    find_session: str
+    insert_session: str
+    claim: str
+    release: str
+    release_all: str
+    advance: str
+    insert_event: str
+    take: str
+    find_letter: str
+    insert_letter: str
+    save_state: str
+    read_events: str
+    read_hash: str
+    read_inbox: str
+    read_mailboxes: str
+    read_sessions: str
+    read_session: str
+    read_state: str
+    read_heads: str
+
+
+def load() -> Statements:
+    """Read them all."""
+    folder = Path(__file__).parents[1] / "sql" / "sqlite"
+    return Statements(*((folder / f"{name}.sql").read_text("utf-8") for name in Statements._fields))

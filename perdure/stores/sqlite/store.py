@@ -1,0 +1,257 @@
+"""`SqliteStore`: the port's face of the writer, the reader and the blobs beside the database."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from perdure.core.errors import PerdureError
+from perdure.core.journal import Record
+from perdure.ports.blobs import Blobs
+from perdure.ports.store import Batch, Claim, Letter, SessionRow
+from perdure.stores import refusals
+from perdure.stores.blobs import DirectoryBlobs
+from perdure.stores.faults import Faults
+from perdure.stores.frozen import frozen
+from perdure.stores.offload import Job, Lane, Offload, Threads
+from perdure.stores.sqlite import jobs
+
+if TYPE_CHECKING:
+    from perdure.stores.sqlite.connect import Connections
+    from perdure.stores.sqlite.reader import Reader
+    from perdure.stores.sqlite.statements import Statements
+
+T = TypeVar("T")
+
+POLL_S: Final = 0.03
+CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
+
+
+class SqliteStore:
+    """Journals in one SQLite file, shared by the processes of one machine.
+
+    Open it with `SqliteStore.open`; close it, or the next owner of its sessions takes this
+    process for dead.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        blobs: Blobs,
+        opened: "Connections",
+        sql: "Statements",
+        offload: Offload,
+        faults: Faults,
+        *,
+        poll_s: float,
+        checkpoint_bytes: int,
+    ) -> None:
+        from perdure.stores.sqlite.reader import Checkpointer, Read, Reader
+        from perdure.stores.sqlite.tables import Tables
+        from perdure.stores.sqlite.writer import Writer
+
+        self.path = path
+        self._blobs = blobs
+        self._node = opened.node
+        self._poll_s = poll_s
+        self._seen: object = opened.writer.pragma("data_version")
+        self._closed = False
+        self._checkpoint_step = checkpoint_bytes
+        self._checkpoint_over = checkpoint_bytes
+        self._checkpoint: asyncio.Task[None] | None = None
+        self._writer = Writer(Tables(path, opened.writer, sql, opened.node), faults)
+        reader = Reader(path, opened.reader, sql)
+        checkpointer = Checkpointer(opened.checkpointer)
+        self._writes: Lane[jobs.Write] = offload.lane(
+            "perdure-store-writes", self._writer.work, self._writer.end
+        )
+        self._make_read = Read
+        self._reads: Lane[Read] = offload.lane("perdure-store-reads", reader.work, reader.end)
+        self._checkpoints: Lane[Job] = offload.lane(
+            "perdure-store-checkpoints", checkpointer.work, checkpointer.end
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | Path,
+        *,
+        fsync: bool = True,
+        offload: Offload | None = None,
+        faults: Faults | None = None,
+        node: str = "node",
+        blobs: Blobs | None = None,
+        sqlite_version: str = "",
+        poll_s: float = POLL_S,
+        checkpoint_bytes: int = CHECKPOINT_BYTES,
+    ) -> Self:
+        """Open the database, making it if there is none.
+
+        Without `fsync` a power cut may take the last commits, but never their order. `offload`
+        and `faults` are a simulator's; `sqlite_version` replaces the library's word, for tests.
+        Raises `Unavailable` with what to do, `InvalidRequest` for what is no database of ours.
+        """
+        from perdure.stores.sqlite import connect, statements
+
+        path = Path(path)
+        connect.check_path(path)
+        connect.check_version(sqlite_version or connect.library_version())
+        offload = offload or Threads()
+        sql = statements.load()
+        # Names are never used twice: the lock of a dead process must not look like its heir's.
+        name = f"{node}-{secrets.token_hex(8)}"
+        opened = await offload.call(lambda: connect.open_database(path, name, sql, fsync=fsync))
+        beside = path.with_name(path.name + ".blobs")
+        return cls(
+            path,
+            blobs or DirectoryBlobs(beside, fsync=fsync, offload=offload),
+            opened,
+            sql,
+            offload,
+            faults or Faults(),
+            poll_s=poll_s,
+            checkpoint_bytes=checkpoint_bytes,
+        )
+
+    @property
+    def blobs(self) -> Blobs:
+        """Large payloads, in a directory beside the database."""
+        return self._blobs
+
+    async def claim(self, session: str) -> Claim:
+        """See `Store.claim`."""
+        claim: Claim = await self._write(lambda: jobs.MakeClaim(session))
+        return claim
+
+    async def release(self, claim: Claim) -> None:
+        """See `Store.release`."""
+        await self._write(lambda: jobs.Release(claim))
+
+    def append(self, batch: Batch) -> asyncio.Future[None]:
+        """See `Store.append`."""
+        return self._write(lambda: jobs.Append(frozen(batch)))
+
+    async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
+        """See `Store.read`."""
+        return await self._read(lambda reader: reader.events(session, after, limit))
+
+    async def post(self, session: str, key: str, body: bytes) -> bool:
+        """See `Store.post`."""
+        return bool(await self._write(lambda: jobs.Post(session, key, bytes(body))))
+
+    async def inbox(self, session: str) -> list[Letter]:
+        """See `Store.inbox`."""
+        return await self._read(lambda reader: reader.inbox(session))
+
+    async def mailboxes(self) -> list[str]:
+        """See `Store.mailboxes`."""
+        return await self._read(lambda reader: reader.mailboxes())
+
+    async def sessions(self) -> list[SessionRow]:
+        """See `Store.sessions`."""
+        return await self._read(lambda reader: reader.sessions())
+
+    async def session(self, session: str) -> SessionRow | None:
+        """See `Store.session`."""
+        return await self._read(lambda reader: reader.session(session))
+
+    async def save_state(self, session: str, seq: int, data: bytes) -> None:
+        """See `Store.save_state`."""
+        await self._write(lambda: jobs.SaveState(session, seq, bytes(data)))
+
+    async def load_state(self, session: str) -> tuple[int, bytes] | None:
+        """See `Store.load_state`."""
+        return await self._read(lambda reader: reader.state(session))
+
+    async def changed(self, timeout_s: float) -> bool:
+        """See `Store.changed`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            # Asked of the writer, because to it our own commits are no news.
+            version = await self._write(jobs.DataVersion)
+            if version != self._seen:
+                self._seen = version
+                return True
+            left_s = deadline - loop.time()
+            if left_s <= 0:
+                return False
+            await asyncio.sleep(min(self._poll_s, left_s))
+
+    async def check(self) -> list[tuple[str, str]]:
+        """Return what SQLite finds wrong with the file: a session's name, or "", and what."""
+        return await self._read(lambda reader: reader.check())
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._checkpoint is not None:
+            await asyncio.wait([self._checkpoint])
+        last = jobs.ReleaseAll()
+        self._writes.put(last)
+        with suppress(PerdureError):  # no room even for that: then the next owner sees a death
+            await last.future
+        for lane in (self._reads, self._checkpoints, self._writes):
+            await lane.stop()
+        self._node.leave()
+
+    def kill(self) -> None:
+        """Die as if by SIGKILL: what waits is not written, and nothing is given up in order."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.dead = True
+        if self._checkpoint is not None:
+            self._checkpoint.cancel()
+        for lane in (self._reads, self._checkpoints, self._writes):
+            lane.abandon()
+        self._node.drop()
+
+    def _write(self, job: Callable[[], jobs.Write]) -> asyncio.Future[Any]:
+        if self._closed:
+            return _refused()
+        made = job()
+        self._writes.put(made)
+        if self._writer.wal_bytes > self._checkpoint_over and self._checkpoint is None:
+            self._checkpoint = asyncio.get_running_loop().create_task(self._move_log())
+        return made.future
+
+    async def _read(self, run: "Callable[[Reader], T]") -> T:
+        if self._closed:
+            raise refusals.closed()
+        job = self._make_read(run)
+        self._reads.put(job)
+        answer: T = await job.future
+        return answer
+
+    async def _move_log(self) -> None:
+        """Move the log into the database: most of it in the background, the end between commits.
+
+        Commits go on meanwhile, so only the writer itself can find a moment when all is moved,
+        and only then does the log start anew instead of growing.
+        """
+        try:
+            background = Job()
+            self._checkpoints.put(background)
+            await background.future
+            rest = jobs.CheckpointRest()
+            self._writes.put(rest)
+            await rest.future
+        except PerdureError:
+            pass  # the log keeps everything until the next time
+        finally:
+            # A reader of another process may pin the log; then try again when it has grown.
+            self._checkpoint_over = max(
+                self._checkpoint_step, self._writer.wal_bytes + self._checkpoint_step // 4
+            )
+            self._checkpoint = None
+
+
+def _refused() -> asyncio.Future[Any]:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_exception(refusals.closed())
+    return future
