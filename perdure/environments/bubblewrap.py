@@ -24,10 +24,10 @@ from perdure.environments.homes import Home, Meta, Owner, discard
 from perdure.environments.local import LocalSandbox, Means
 from perdure.environments.mounts import INSIDE, PRIVATE, View, Way, agent_ids, bwrap_words
 from perdure.environments.seen import IsolationSeen, look
-from perdure.environments.sessions import OwnerOf, open_home, restore_home
+from perdure.environments.sessions import OwnerOf, Sessions
 from perdure.environments.snapshots import Snapshots
 from perdure.environments.toolchain import Toolchain, running_python
-from perdure.environments.watch import Bounds, delegated_cgroup
+from perdure.environments.watch import delegated_cgroup
 from perdure.ports.clock import Clock
 from perdure.ports.sandbox import Isolation
 
@@ -55,43 +55,32 @@ class Bubblewrap:
         free_bytes: int = 256 * 1024**2,
         cgroup: bool = True,
     ) -> None:
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._root = root.resolve()
+        self._sessions = Sessions(root, workspace_bytes=workspace_bytes, free_bytes=free_bytes)
+        self._root = self._sessions.root
         self._clock = clock
         self._programs = [bwrap] if bwrap else bwrap_programs()
-        self._workspace_bytes = workspace_bytes
-        self._free_bytes = free_bytes
         self._cgroup_parent = delegated_cgroup() if cgroup else None
-        self._snapshots: Snapshots | None = None
         self._proven: dict[Way, tuple[Path, Isolation]] = {}
         self._opening = asyncio.Lock()
 
     async def open(self, session: str, spec: EnvironmentSpec, source: str) -> LocalSandbox:
         """See `Environments.open`."""
-        snapshots = await self._store()
-        home = await asyncio.to_thread(
-            open_home, self._root, session, spec, source, self._owner(session)
-        )
-        return await self._sandbox(home, spec, snapshots)
+        home = await self._sessions.open(session, spec, source, _owner(session))
+        return await self._sandbox(home, spec)
 
     async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> LocalSandbox:
         """See `Environments.restore`."""
-        snapshots = await self._store()
-        home = await asyncio.to_thread(
-            restore_home, self._root, session, snapshots, snapshot, self._owner(session)
-        )
-        return await self._sandbox(home, spec, snapshots)
+        home = await self._sessions.restore(session, snapshot, _owner(session))
+        return await self._sandbox(home, spec)
 
     async def snapshots(self) -> AsyncIterator[str]:
         """See `Environments.snapshots`."""
-        store = await self._store()
-        for name in await asyncio.to_thread(store.ids):
+        for name in await self._sessions.snapshots():
             yield name
 
     async def verify(self) -> list[str]:
         """Read every stored object; return a sentence for each thing that is damaged."""
-        store = await self._store()
-        return await asyncio.to_thread(store.verify)
+        return await self._sessions.verify()
 
     async def prove(self, way: Way | None = None) -> tuple[Path, Isolation]:
         """Run a command that looks around; return the bwrap that works and what was seen.
@@ -152,14 +141,12 @@ class Bubblewrap:
             notes=tuple(notes),
         )
 
-    async def _sandbox(
-        self, home: Home, spec: EnvironmentSpec, snapshots: Snapshots
-    ) -> LocalSandbox:
+    async def _sandbox(self, home: Home, spec: EnvironmentSpec) -> LocalSandbox:
         way = _way(home)
         program, isolation = await self.prove(way)
         view = await asyncio.to_thread(self._view, home, spec)
         launcher = BwrapLauncher(program, way, view, home.owner, spec)
-        return self._made(home, spec, launcher, isolation, snapshots)
+        return self._made(home, spec, launcher, isolation, await self._sessions.store())
 
     def _made(
         self,
@@ -177,10 +164,8 @@ class Bubblewrap:
             isolation=isolation,
             snapshots=snapshots,
             spec=spec,
-            bounds=Bounds(
-                spec.memory_bytes, spec.processes, self._free_bytes, self._workspace_bytes
-            ),
-            workspace_bytes=self._workspace_bytes,
+            bounds=self._sessions.bounds(spec),
+            workspace_bytes=self._sessions.workspace_bytes,
             mount=view.mount,
             hidden=tuple(Path(p) for p in view.hidden),
             read_only=inside,
@@ -208,24 +193,6 @@ class Bubblewrap:
             script=str(home.folder / "command"),
             accounts=str(home.accounts(*ids)),
         )
-
-    def _owner(self, session: str) -> OwnerOf:
-        def owner_of(in_place: Path | None) -> Owner:
-            if not _is_root():
-                return None
-            if in_place is None:
-                number = _IDS_FROM + zlib.crc32(session.encode("utf-8", "replace")) % _IDS
-                return number, number
-            info = in_place.stat()
-            return (info.st_uid, info.st_gid) if info.st_uid else None
-
-        return owner_of
-
-    async def _store(self) -> Snapshots:
-        async with self._opening:
-            if self._snapshots is None:
-                self._snapshots = await asyncio.to_thread(Snapshots, self._root / "snapshots")
-            return self._snapshots
 
 
 class BwrapLauncher:
@@ -286,6 +253,19 @@ def apparmor_restricts() -> bool:
 def in_container() -> bool:
     """Say whether we seem to run in a container."""
     return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+
+
+def _owner(session: str) -> OwnerOf:
+    def owner_of(in_place: Path | None) -> Owner:
+        if not _is_root():
+            return None
+        if in_place is None:
+            number = _IDS_FROM + zlib.crc32(session.encode("utf-8", "replace")) % _IDS
+            return number, number
+        info = in_place.stat()
+        return (info.st_uid, info.st_gid) if info.st_uid else None
+
+    return owner_of
 
 
 def _is_root() -> bool:

@@ -1,8 +1,9 @@
 """Opening a session's home: find it, make it by copying, or make it anew from a snapshot.
 
-Common to all environments on this machine. Blocking.
+Common to all environments on this machine.
 """
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,52 @@ from perdure.environments.homes import (
     session_folder,
 )
 from perdure.environments.snapshots import Snapshots, Target
+from perdure.environments.watch import Bounds
 
 OwnerOf = Callable[[Path | None], Owner]
 """Return who owns what is made in a workspace: one of ours (None) or the user's own directory."""
+
+
+class Sessions:
+    """The homes of all sessions below one root, and their common store of snapshots."""
+
+    def __init__(self, root: Path, *, workspace_bytes: int, free_bytes: int) -> None:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.root = root.resolve()
+        self.workspace_bytes = workspace_bytes
+        self._free_bytes = free_bytes
+        self._store: Snapshots | None = None
+        self._turn = asyncio.Lock()
+
+    async def store(self) -> Snapshots:
+        """Return the store of snapshots; its indexes are read the first time."""
+        async with self._turn:
+            if self._store is None:
+                self._store = await asyncio.to_thread(Snapshots, self.root / "snapshots")
+            return self._store
+
+    async def open(
+        self, session: str, spec: EnvironmentSpec, source: str, owner_of: OwnerOf
+    ) -> Home:
+        """See `open_home`."""
+        return await asyncio.to_thread(open_home, self.root, session, spec, source, owner_of)
+
+    async def restore(self, session: str, snapshot: str, owner_of: OwnerOf) -> Home:
+        """See `restore_home`."""
+        store = await self.store()
+        return await asyncio.to_thread(restore_home, self.root, session, store, snapshot, owner_of)
+
+    async def snapshots(self) -> list[str]:
+        """Return the ids of all stored snapshots."""
+        return await asyncio.to_thread((await self.store()).ids)
+
+    async def verify(self) -> list[str]:
+        """Read every stored object; return a sentence for each thing that is damaged."""
+        return await asyncio.to_thread((await self.store()).verify)
+
+    def bounds(self, spec: EnvironmentSpec) -> Bounds:
+        """Return what one command may use."""
+        return Bounds(spec.memory_bytes, spec.processes, self._free_bytes, self.workspace_bytes)
 
 
 def open_home(
