@@ -139,7 +139,7 @@ class Driver:
                 if work.journal.failure is not None:
                     raise
                 work.journal.append(e.SessionParked(_parked_by(error)))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # one session, parked, and the rest go on
                 _LOG.exception("session.failed session=%s", self._session)
                 work.journal.append(e.SessionParked(_our_fault(error)))
 
