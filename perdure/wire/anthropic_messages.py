@@ -150,8 +150,9 @@ class _Block:
 
     def grow(self, delta: Mapping[str, Any]) -> None:
         """Add a piece. Text is collected and joined at the end: it may come in many pieces."""
-        self.said.append(text(delta, self.kind))
-        merge(self.value, delta, frozenset({"type", self.kind}))
+        words = text(delta, self.kind)
+        self.said.append(words)
+        merge(self.value, delta, frozenset({"type", self.kind} if words else {"type"}))
 
     def closed(self) -> dict[str, Any]:
         """Return the block as the vendor would have sent it in one go."""

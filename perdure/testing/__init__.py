@@ -1,0 +1,1 @@
+"""Fakes, faults and contract suites: public, for back ends written elsewhere too."""
