@@ -126,7 +126,7 @@ class Runtime:
             models=self._models,
             environments=_environments(work, options),
             prices=options.prices,
-            workspace_tools=workspace_tools(),
+            workspace_tools=lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
             bounds=options.bounds,
             clerk=options.clerk,
         )

@@ -49,6 +49,12 @@ class Agent:
                 "Write provider:model, for example anthropic:claude-opus-5-5.",
             )
 
+    @property
+    def where(self) -> EnvironmentSpec:
+        """The environment its tools work in."""
+        kind = "bubblewrap" if self.workspace else "none"
+        return self.environment or EnvironmentSpec(kind=kind)
+
     def spec(self, tools: Sequence[ToolSpec]) -> AgentSpec:
         """Return the definition as it is pinned, with the tools as they are now."""
         names = [t.name for t in tools]
@@ -57,7 +63,6 @@ class Agent:
             raise InvalidRequest(
                 "E-TOOL-TWICE", f"Agent {self.name} has two tools named {twice[0]!r}."
             )
-        kind = EnvironmentSpec(kind="bubblewrap" if self.workspace else "none")
         limits = self.limits
         if self.budget_usd is not None:
             limits = Limits(
@@ -71,7 +76,7 @@ class Agent:
             permissions=tuple(self.permissions),
             limits=limits,
             retry=self.retry,
-            environment=self.environment or kind,
+            environment=self.where,
             max_output_tokens=self.max_output_tokens,
             approval_expires_s=self.approval_expires_s,
         )

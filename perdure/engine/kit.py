@@ -1,8 +1,9 @@
 """What the engine is given: every collaborator that is not pure, and the bounds it keeps."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from perdure.core.agent import EnvironmentSpec
 from perdure.core.budget import Price
 from perdure.ports.clock import Clock, Ids
 from perdure.ports.model import Models
@@ -34,11 +35,17 @@ class Bounds:
     close_s: float = 5.0
 
 
+def no_tools(_environment: EnvironmentSpec) -> tuple[Tool, ...]:
+    """Return no workspace tools: for kits without environments."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Kit:
     """The engine's collaborators.
 
-    A `clerk` takes what is posted into journals that nobody owns, and leaves all work alone: for
+    `workspace_tools` gives the tools of an environment: what isolates nothing cannot promise that
+    a command's effects stay in the workspace. A `clerk` takes what is posted into journals that nobody owns, and leaves all work alone: for
     processes that decide and look on but do not have the agents' code.
     """
 
@@ -48,6 +55,6 @@ class Kit:
     models: Models
     environments: Mapping[str, Environments] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
-    workspace_tools: tuple[Tool, ...] = ()
+    workspace_tools: Callable[[EnvironmentSpec], tuple[Tool, ...]] = no_tools
     bounds: Bounds = Bounds()
     clerk: bool = False

@@ -70,7 +70,9 @@ class Engine:
         return spec
 
     async def _open_tools(self, agent: Agent) -> list[Tool]:
-        tools: list[Tool] = list(self.kit.workspace_tools) if agent.workspace else []
+        tools: list[Tool] = []
+        if agent.workspace:
+            tools.extend(self.kit.workspace_tools(agent.where))
         for given in agent.tools:
             if isinstance(given, Toolset):
                 self._toolsets.append(given)
