@@ -42,7 +42,7 @@ class Anthropic:
         silence_s: float = 600.0,
         key_variable: str = "ANTHROPIC_API_KEY",
     ) -> None:
-        self._base_url = (base_url or BASE_URL).rstrip("/")
+        self._base_url = failures.usable_url(provider, base_url or BASE_URL)
         self._key = api_key or Secret("")
         self._provider = provider
         self._connect_s = connect_s
@@ -81,9 +81,10 @@ class Anthropic:
             await client.close()
 
     def _source(self, response: "httpx2.Response", model: str) -> Source:
+        import anyio
         import httpx2
 
-        broken = (httpx2.HTTPError, httpx2.StreamError, OSError)
+        broken = (httpx2.HTTPError, httpx2.StreamError, OSError, anyio.EndOfStream)
         return Source(self._provider, model, response.headers, broken, self._key.scrub)
 
     async def _send(self, path: str, body: bytes | None, model: str) -> "httpx2.Response":
@@ -130,16 +131,15 @@ class Anthropic:
         )
 
     async def _connected(self) -> "anthropic.AsyncAnthropic":
-        if not self._key and self._key_variable:
-            raise failures.key_missing(self._provider, self._key_variable)
+        key = failures.usable_key(self._provider, self._key, self._key_variable)
         if self._client is None:
             # Importing the SDK takes long enough to be felt by every other session.
             await asyncio.to_thread(import_module, "anthropic")
         if self._client is None:  # another call may have been faster
-            self._client = self._made()
+            self._client = self._made(key)
         return self._client
 
-    def _made(self) -> "anthropic.AsyncAnthropic":
+    def _made(self, key: str) -> "anthropic.AsyncAnthropic":
         import anthropic
         import httpx2
 
@@ -147,11 +147,16 @@ class Anthropic:
         # A server on this machine is never behind the proxy that the environment names.
         local = (urlsplit(self._base_url).hostname or "") in _LOOPBACK
         return anthropic.AsyncAnthropic(
-            api_key=self._key.reveal() or "none",
+            api_key=key,
             base_url=self._base_url,
             max_retries=0,
             timeout=timeout,
-            http_client=anthropic.DefaultAsyncHttpxClient(trust_env=not local, timeout=timeout),
+            http_client=anthropic.DefaultAsyncHttpxClient(
+                # A redirect would take the key to an address nobody chose.
+                follow_redirects=False,
+                trust_env=not local,
+                timeout=timeout,
+            ),
         )
 
 

@@ -49,7 +49,7 @@ class OpenAI:
         key_variable: str = "OPENAI_API_KEY",
     ) -> None:
         self._api = api
-        self._base_url = (base_url or BASE_URL).rstrip("/")
+        self._base_url = failures.usable_url(provider, base_url or BASE_URL)
         self._key = api_key or Secret("")
         self._provider = provider
         self._connect_s = connect_s
@@ -94,9 +94,10 @@ class OpenAI:
         return openai_chat.ChatReader(request, self._provider, dropped)
 
     def _source(self, response: "httpx2.Response", model: str) -> Source:
+        import anyio
         import httpx2
 
-        broken = (httpx2.HTTPError, httpx2.StreamError, OSError)
+        broken = (httpx2.HTTPError, httpx2.StreamError, OSError, anyio.EndOfStream)
         return Source(self._provider, model, response.headers, broken, self._key.scrub)
 
     async def _send(self, path: str, body: bytes | None, model: str) -> "httpx2.Response":
@@ -143,16 +144,15 @@ class OpenAI:
         )
 
     async def _connected(self) -> "openai.AsyncOpenAI":
-        if not self._key and self._key_variable:
-            raise failures.key_missing(self._provider, self._key_variable)
+        key = failures.usable_key(self._provider, self._key, self._key_variable)
         if self._client is None:
             # Importing the SDK takes long enough to be felt by every other session.
             await asyncio.to_thread(import_module, "openai")
         if self._client is None:  # another call may have been faster
-            self._client = self._made()
+            self._client = self._made(key)
         return self._client
 
-    def _made(self) -> "openai.AsyncOpenAI":
+    def _made(self, key: str) -> "openai.AsyncOpenAI":
         import httpx2
         import openai
 
@@ -160,11 +160,16 @@ class OpenAI:
         # A server on this machine is never behind the proxy that the environment names.
         local = (urlsplit(self._base_url).hostname or "") in _LOOPBACK
         client = openai.AsyncOpenAI(
-            api_key=self._key.reveal() or "none",
+            api_key=key,
             base_url=self._base_url,
             max_retries=0,
             timeout=timeout,
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not local, timeout=timeout),
+            http_client=openai.DefaultAsyncHttpxClient(
+                # A redirect would take the key to an address nobody chose.
+                follow_redirects=False,
+                trust_env=not local,
+                timeout=timeout,
+            ),
         )
         if self._provider != "openai":
             # The SDK reads these from the environment; they are nobody else's business.
@@ -179,7 +184,7 @@ def connect(provider: str, name: str, environ: Mapping[str, str], options: Model
     key_variable = key_name
     if provider == "ollama":
         key_name, key_variable = "OLLAMA_API_KEY", ""
-        base_url = _ollama(environ.get("OLLAMA_HOST", ""))
+        base_url = ollama_url(environ.get("OLLAMA_HOST", ""))
     elif provider == "openai-compatible":
         key_name, key_variable = "PERDURE_API_KEY", ""
         base_url = environ.get("PERDURE_BASE_URL", "")
@@ -200,7 +205,7 @@ def connect(provider: str, name: str, environ: Mapping[str, str], options: Model
     )
 
 
-def _ollama(host: str) -> str:
+def ollama_url(host: str) -> str:
     """Return the base URL for OLLAMA_HOST in any form it is written in: a port, a host, a URL."""
     host = host.strip().rstrip("/")
     if not host:

@@ -13,6 +13,7 @@ import pytest
 
 from perdure.core.codec import encode
 from perdure.core.content import Text
+from perdure.core.secrets import Secret
 from perdure.ports.model import Model, ModelFailed, TextDelta
 from perdure.testing.fake_vendors import Answer, FakeVendor, answer
 from perdure.testing.model_contract import KEY, REASON, SAID, ModelContract, fails, request, said
@@ -75,6 +76,7 @@ class ModelFailures(ModelContract):
                 30.0,
             ),
             ({"retry_after": "soon"}, None),
+            ({"retry_after": "-1", "retry_after_ms": "nan"}, None),
             ({}, None),
         ],
     )
@@ -185,6 +187,25 @@ class ModelFailures(ModelContract):
         assert not failure.info.retryable
         assert "_API_KEY" in failure.info.hint
         assert not vendor.requests
+
+    async def test_a_broken_key_is_not_sent_and_not_told(self) -> None:
+        async with FakeVendor() as vendor:
+            model = self.model(vendor, key=Secret(f"{KEY.reveal()}…\r\nx: y"))
+            _, failure = await fails(model)
+            await model.close()
+        assert failure.info.code == "E-MODEL-AUTH"
+        assert not vendor.requests
+        assert KEY.reveal() not in "".join(traceback.format_exception(failure))
+
+    async def test_a_redirect_does_not_take_the_key_elsewhere(self) -> None:
+        async with FakeVendor() as elsewhere, FakeVendor() as vendor:
+            elsewhere.then(stream(self.traffic.reply([SAID])))
+            vendor.then(answer(307, b"moved", [("location", elsewhere.url)], "text/plain"))
+            model = self.model(vendor)
+            _, failure = await fails(model)
+            await model.close()
+        assert failure.info.code == "E-MODEL-REJECT"
+        assert not elsewhere.requests
 
     @pytest.mark.parametrize("where", ["status", "stream", "garbled", "check"])
     async def test_the_key_is_never_told(self, where: str) -> None:

@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
 from perdure.core.content import Usage
-from perdure.core.errors import ErrorInfo, error_info
-from perdure.core.secrets import scrub
+from perdure.core.errors import ErrorInfo, InvalidRequest, error_info
+from perdure.core.secrets import Secret, scrub
 from perdure.ports.model import ModelFailed
 
 RATE: Final = "E-MODEL-RATE"
@@ -124,16 +125,38 @@ def failed(
     return ModelFailed(info)
 
 
-def key_missing(provider: str, variable: str) -> ModelFailed:
-    """Make the failure of a call that has no key to make it with."""
-    info = error_info(
-        KEY_MISSING,
-        "model",
-        f"There is no key for {provider}. Nothing was sent.",
-        subject=provider,
-        hint=f"export {variable}=…",
-    )
-    return ModelFailed(info)
+def usable_key(provider: str, key: Secret, variable: str) -> str:
+    """Return the key to call with. `variable` is where it is looked for; empty: none is needed.
+
+    Raises `ModelFailed` (E-KEY-MISSING, E-MODEL-AUTH) before anything is sent.
+    """
+    value = key.reveal()
+    if not value and variable:
+        info = error_info(
+            KEY_MISSING,
+            "model",
+            f"There is no key for {provider}. Nothing was sent.",
+            subject=provider,
+            hint=f"export {variable}=…",
+        )
+        raise ModelFailed(info)
+    if not (value.isascii() and value.isprintable()):
+        # A client would fail on it with an exception that holds the key.
+        raise failed(AUTH, provider, "it holds characters that no key has; nothing was sent")
+    return value or "none"
+
+
+def usable_url(provider: str, url: str) -> str:
+    """Return a base URL without its last slash. Raises `InvalidRequest` (E-MODEL-URL)."""
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        right = False
+    if not right:
+        message = f"{scrub(_readable(url))!r} is not an address that {provider} could have."
+        raise InvalidRequest("E-MODEL-URL", message, "http://127.0.0.1:8080/v1")
+    return url.rstrip("/")
 
 
 def from_status(
@@ -152,6 +175,7 @@ def from_status(
     said = _said(error) or (text if len(text) < MESSAGE_CHARS else "")
     code = _code_of(status, words, said)
     request_id = headers.get("x-request-id") or headers.get("request-id") or ""
+    hopeless = words & _UNPAID or status == 402 or headers.get("x-should-retry") == "false"
     return failed(
         code,
         provider,
@@ -159,7 +183,7 @@ def from_status(
         model=model,
         request_id=request_id,
         detail=text,
-        retryable=False if words & _UNPAID or status == 402 else None,
+        retryable=False if hopeless else None,
         retry_after_s=retry_after(headers) if code in RETRYABLE else None,
         mask=mask,
     )

@@ -8,6 +8,7 @@ import pytest
 
 from perdure.core.errors import InvalidRequest
 from perdure.core.secrets import Secret
+from perdure.models.openai import ollama_url
 from perdure.models.registry import PROVIDERS, Models, connect, split
 from perdure.ports.model import ModelFailed, ModelOptions
 from perdure.testing.fake_vendors import FakeVendor
@@ -92,6 +93,29 @@ def test_a_compatible_server_needs_an_address() -> None:
         connect("openai-compatible:m", {})
     assert caught.value.code == "E-MODEL-URL"
     assert "PERDURE_BASE_URL" in caught.value.hint
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://127.0.0.1", "http://", "http://h:x/v1"])
+def test_an_address_that_is_none_is_told_at_once(url: str) -> None:
+    for name, variable in (("openai-compatible:m", "PERDURE_BASE_URL"), WAYS[2][:2]):
+        with pytest.raises(InvalidRequest) as caught:
+            connect(name, {variable: url})
+        assert caught.value.code == "E-MODEL-URL"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", "http://127.0.0.1:11434/v1"),
+        (":9999", "http://127.0.0.1:9999/v1"),
+        ("0.0.0.0", "http://127.0.0.1:11434/v1"),
+        ("0.0.0.0:80", "http://127.0.0.1:80/v1"),
+        ("https://models.test/", "https://models.test/v1"),
+        ("http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1"),
+    ],
+)
+def test_ollama_s_host_is_written_in_many_ways(host: str, url: str) -> None:
+    assert ollama_url(host) == url
 
 
 def test_a_model_may_have_colons_in_its_name() -> None:
