@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from perdure.core import events as e
 from perdure.core.codec import encode
-from perdure.core.errors import Unavailable
+from perdure.core.errors import ErrorInfo, PerdureError, Unavailable, error_info
 from perdure.core.inbox import Late
 from perdure.core.state import CallState, State
 from perdure.engine.hub import Hub, Progress
@@ -38,7 +38,11 @@ class Place:
         """
         async with self._opening:
             if self._sandbox is None:
-                self._sandbox = await self._open()
+                try:
+                    self._sandbox = await self._open()
+                except PerdureError as error:
+                    self._journal.append(e.EnvironmentLost(_lost(error)))
+                    raise
             return self._sandbox
 
     async def _open(self) -> Sandbox:
@@ -155,6 +159,12 @@ def _seen(posted: "asyncio.Future[bool]") -> None:
 def context_of(work: Work, call: CallState, attempt: int, sandbox: Sandbox | None) -> CallContext:
     """Return the context of an attempt of `call`."""
     return CallContext(work.state.id, call.call.id, attempt, work, sandbox)
+
+
+def _lost(error: PerdureError) -> ErrorInfo:
+    return error_info(
+        error.code, "environment", error.message, hint=error.hint, retryable=error.retryable
+    )
 
 
 def _opened(sandbox: Sandbox) -> e.EnvironmentOpened:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from perdure.app import Runtime
 from perdure.core import events as e
 from tests.process.mender import BROKEN, MENDED
