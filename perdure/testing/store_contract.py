@@ -1,0 +1,18 @@
+"""The contract of `perdure.ports.store`, as tests. Every store must pass all of them.
+
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        async def harness(self, tmp_path):
+            ...  # a StoreHarness
+
+The tests know the port and nothing else; pytest-asyncio runs them.
+"""
+
+from perdure.testing.store_contract_inbox import InboxContract
+from perdure.testing.store_contract_journal import JournalContract
+from perdure.testing.store_contract_lists import ListsContract
+from perdure.testing.store_contract_owner import OwnerContract
+
+
+class StoreContract(JournalContract, OwnerContract, InboxContract, ListsContract):
+    """All of it."""
