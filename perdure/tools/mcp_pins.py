@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.core.codec import digest
+from perdure.core.codec import decode, digest
 from perdure.core.errors import Conflict, NotFound, Unavailable
 from perdure.ports.tool import Held
 
@@ -99,7 +99,7 @@ class FilePins(MemoryPins):
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 record, before = self._load()
                 yield record
-                after = msgspec.json.format(msgspec.json.encode(record, order="sorted"), indent=1)
+                after = _indented(msgspec.to_builtins(record)).encode("ascii")
                 if after != before:
                     self._save(after)
         except (OSError, msgspec.DecodeError) as error:
@@ -115,7 +115,7 @@ class FilePins(MemoryPins):
             data = self._path.read_bytes()
         except FileNotFoundError:
             return Record(), b""
-        return msgspec.json.decode(data, type=Record), data
+        return decode(data, Record), data
 
     def _save(self, data: bytes) -> None:
         """Replace the file as a whole: a crash leaves the old one or the new one."""

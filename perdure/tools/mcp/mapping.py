@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from perdure.core.agent import Effect, ToolSpec
+from perdure.core.codec import encode
 from perdure.core.errors import error_info
 from perdure.core.policy import REMOTE_SOURCE
 from perdure.ports.tool import ToolOutput
@@ -44,7 +45,7 @@ def spec_of(
     return ToolSpec(
         name=name,
         description=str(description)[:DESCRIPTION_MAX],
-        input_schema=msgspec.Raw(msgspec.json.encode(schema)),
+        input_schema=msgspec.Raw(encode(schema)),
         effect=effect,
         timeout_s=timeout_s,
         source=f"{REMOTE_SOURCE}{server}",
