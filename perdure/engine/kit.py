@@ -44,9 +44,10 @@ def no_tools(_environment: EnvironmentSpec) -> tuple[Tool, ...]:
 class Kit:
     """The engine's collaborators.
 
-    `workspace_tools` gives the tools of an environment: what isolates nothing cannot promise that
-    a command's effects stay in the workspace. A `clerk` takes what is posted into journals that nobody owns, and leaves all work alone: for
-    processes that decide and look on but do not have the agents' code.
+    `workspace_tools` gives the tools of an environment: what isolates nothing cannot promise
+    that a command's effects stay in the workspace. A `clerk` takes what is posted into journals
+    that nobody owns, and leaves all work alone: for processes that decide and look on but do not
+    have the agents' code.
     """
 
     store: Store

@@ -3,7 +3,7 @@ method works whether this process drives the session, another one does, or nobod
 """
 
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,13 +20,25 @@ from perdure.core.journal import GENESIS
 from perdure.core.policy import approval_digest
 from perdure.core.state import State
 from perdure.core.step import next_step
-from perdure.engine.hub import Live
+from perdure.engine.hub import Hub, Live
 from perdure.engine.journal import events_of, load
-
-if TYPE_CHECKING:
-    from perdure.engine.runtime import Engine
+from perdure.engine.kit import Kit
 
 Input = str | Part | Content
+
+
+class Host(Protocol):
+    """What a session needs of the engine it belongs to."""
+
+    @property
+    def kit(self) -> Kit: ...
+
+    @property
+    def hub(self) -> Hub: ...
+
+    def wake(self, session_id: str) -> None:
+        """See to it that somebody works on the session."""
+        ...
 
 
 class Sending:
@@ -51,7 +63,7 @@ class Sending:
 class Session:
     """One session."""
 
-    def __init__(self, engine: "Engine", session: str) -> None:
+    def __init__(self, engine: Host, session: str) -> None:
         self.id = session
         self._engine = engine
 
