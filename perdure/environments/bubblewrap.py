@@ -31,7 +31,7 @@ from perdure.environments.watch import delegated_cgroup
 from perdure.ports.clock import Clock
 from perdure.ports.sandbox import Isolation
 
-SHELL: Final = Path(__file__).parent / "data" / "shell.bash"
+_PRELUDE: Final = Path(__file__).parent / "data" / "shell.bash"
 _MOUNTS: Final = ("/workspace", "/mnt/workspace", "/srv/workspace")
 _IDS_FROM, _IDS = 61184, 4336
 """Ids that no system gives to people (systemd's range for services): one for each session."""
@@ -187,7 +187,7 @@ class Bubblewrap:
             read_only=read_only,
             hidden=hidden,
             search=_search(tools, spec),
-            shell=str(SHELL),
+            prelude=str(_PRELUDE),
             state=str(home.folder / "state"),
             next=str(home.folder / "next"),
             script=str(home.folder / "command"),

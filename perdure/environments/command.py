@@ -146,6 +146,7 @@ class Command:
         try:
             await process.wait()
             watching.cancel()
+            await self._child_dead()
             await asyncio.wait({status, reading}, timeout=_PIPE_CLOSES_WITHIN_S)
         finally:
             for task in tasks:
@@ -157,6 +158,32 @@ class Command:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    async def _child_dead(self) -> None:
+        """Wait for the first process of the namespace: it ends when all others have.
+
+        bwrap itself leaves as soon as it knows the exit code; what the command left running is
+        then still being killed.
+        """
+        if self._child_fd < 0:
+            return
+        loop = asyncio.get_running_loop()
+        dead = asyncio.Event()
+        loop.add_reader(self._child_fd, dead.set)
+        try:
+            if self._launch.kill_child:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._child_fd, signal.SIGKILL)
+            async with asyncio.timeout(_LAST_RESORT_S):
+                await dead.wait()
+        except TimeoutError:
+            raise Unavailable(
+                "E-SANDBOX-STUCK",
+                "A killed command does not die: the kernel holds one of its processes.",
+                "Look for processes in state D; a network file system may hang.",
+            ) from None
+        finally:
+            loop.remove_reader(self._child_fd)
 
     async def _start(self) -> None:
         try:

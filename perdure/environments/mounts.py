@@ -54,7 +54,7 @@ class View(msgspec.Struct, frozen=True):
     read_only: tuple[str, ...]
     hidden: tuple[str, ...]
     search: tuple[str, ...]
-    shell: str
+    prelude: str
     state: str
     next: str
     script: str
@@ -104,7 +104,7 @@ def _private(view: View) -> list[str]:
         *("--ro-bind", f"{view.accounts}/group", "/etc/group"),
         *("--ro-bind", f"{view.accounts}/hosts", "/etc/hosts"),
         *("--ro-bind", f"{view.accounts}/nsswitch.conf", "/etc/nsswitch.conf"),
-        *("--ro-bind", view.shell, f"{INSIDE}/shell.bash"),
+        *("--ro-bind", view.prelude, f"{INSIDE}/shell.bash"),
         *("--ro-bind", view.script, f"{INSIDE}/command"),
         *("--ro-bind-try", view.state, f"{INSIDE}/state"),
         *("--bind", view.next, f"{INSIDE}/next"),

@@ -1,7 +1,7 @@
 """Objects on disk: one pack file per snapshot, each with an index at its end.
 
     pack  = MAGIC, objects one after the other, index, trailer
-    index = (digest, offset, stored length, raw length, how it is stored)*
+    index = (digest, offset, stored length, raw length, how it is stored, CRC-32 as stored)*
     trailer = offset of the index, number of entries, SHA-256 of the index, END
 
 A pack appears under its name only when it is complete and on the disk (fsync of the file, then of
@@ -17,6 +17,7 @@ import os
 import secrets
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,7 @@ from perdure.ports.sandbox import CorruptSnapshot
 
 _MAGIC: Final = b"PERDPAK1"
 _END: Final = b"1KAPDREP"
-_INDEX: Final = struct.Struct(">32sQIIB")
+_INDEX: Final = struct.Struct(">32sQIIBI")
 _TRAILER: Final = struct.Struct(">QI32s8s")
 _PLAIN, _ZSTD = 0, 1
 _SUFFIX: Final = ".pack"
@@ -47,6 +48,7 @@ class Place(NamedTuple):
     stored: int
     raw: int
     how: int
+    crc: int
 
 
 class Packs:
@@ -176,6 +178,9 @@ class Reader:
         stored = os.pread(self._file(place.pack), place.stored, place.offset)
         if len(stored) != place.stored:
             raise ValueError("the file is cut short")
+        if zlib.crc32(stored) != place.crc:
+            # The digest would not tell for bits that zstd passes over.
+            raise ValueError("its stored bytes have changed")
         if place.how == _PLAIN:
             return stored
         data = self._zstd.decompress(stored, max_output_size=place.raw)
@@ -201,7 +206,7 @@ class Writer:
         self._packs = packs
         self._temporary = folder / f"tmp-{secrets.token_hex(8)}"
         self._file: BinaryIO | None = None
-        self._places: dict[bytes, tuple[int, int, int, int]] = {}
+        self._places: dict[bytes, tuple[int, int, int, int, int]] = {}
         self._at = 0
         self._zstd = zstandard.ZstdCompressor(level=1, write_content_size=True)
 
@@ -235,7 +240,7 @@ class Writer:
         packed = self._zstd.compress(data)
         how, stored = (_ZSTD, packed) if len(packed) < len(data) else (_PLAIN, data)
         file.write(stored)
-        self._places[digest] = (self._at, len(stored), len(data), how)
+        self._places[digest] = (self._at, len(stored), len(data), how, zlib.crc32(stored))
         self._at += len(stored)
 
     def seal(self, name: str) -> None:

@@ -23,7 +23,7 @@ from perdure.environments.toolchain import running_python
 from perdure.ports.clock import Clock
 from perdure.ports.sandbox import Isolation
 
-_DATA: Final = Path(__file__).parent / "data"
+_HERE: Final = Path(__file__).parent
 _ISOLATION: Final = Isolation(
     level="process",
     memory="watchdog",
@@ -108,9 +108,9 @@ class _ProcessLauncher:
             raise Unavailable("E-SANDBOX-START", "There is no bash on this machine.")
         folder = self._home.folder
         workspace = str(self._home.workspace)
-        words = [sys.executable, "-I", "-S", str(_DATA / "supervise.py")]
+        words = [sys.executable, "-I", "-S", str(_HERE / "supervise.py")]
         words += [str(pipes.status_write), str(pipes.go_read), workspace]
-        words += [bash, "--noprofile", "--norc", str(_DATA / "shell.bash"), workspace]
+        words += [bash, "--noprofile", "--norc", str(_HERE / "data" / "shell.bash"), workspace]
         words += [str(folder / name) for name in ("state", "next", "command")]
         # The kernel counts all of a user's processes: only the watchdog can count a command's.
         data, file = self._spec.memory_bytes // 1024, self._spec.file_bytes // 1024

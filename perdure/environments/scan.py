@@ -94,8 +94,12 @@ class Scan:
             )
         with os.scandir(fd) as listing:
             found = [(os.fsencode(e.name), e.stat(follow_symlinks=False)) for e in listing]
-        entries = (self._entry(fd, name, info, path, depth) for name, info in found)
-        data = trees.encode_tree(e for e in entries if e is not None)
+        entries: list[Entry] = []
+        for name, info in found:  # a plain loop: each frame counts in a deep tree
+            entry = self._entry(fd, name, info, path, depth)
+            if entry is not None:
+                entries.append(entry)
+        data = trees.encode_tree(entries)
         digest = trees.tree_digest(data)
         self._into.put(digest, data)
         return digest
@@ -136,6 +140,7 @@ class Scan:
                 f"The workspace holds more than {self._limit_bytes} bytes.",
                 "Delete what is not needed, or exclude derived directories from snapshots.",
             )
+        mode = stat.S_IMODE(info.st_mode) & 0o1777  # now: to read it we may have to lend it more
         seen = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
         old = self._old.get(path)
         if old is not None and old[0] == seen and all(map(self._into.has, old[1])):
@@ -148,7 +153,6 @@ class Scan:
             seen = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
         if max(seen[0], seen[1]) < self._started_ns - _RACY_NS:
             self.cache[path] = (seen, parts)
-        mode = stat.S_IMODE(info.st_mode) & 0o1777
         return Entry(name, trees.FILE, mode, info.st_mtime_ns, info.st_size, parts)
 
     def _read(self, fd: int) -> tuple[os.stat_result, tuple[bytes, ...]]:

@@ -52,6 +52,7 @@ __perdure_variables() {
   done
   for __perdure_w in ${!__perdure_was_*}; do
     __perdure_v=${__perdure_w#__perdure_was_}
+    case $__perdure_v in BASH*) builtin continue ;; esac
     [[ -n ${!__perdure_v+x} ]] || builtin printf 'unset -v %s\n' "$__perdure_v"
   done
 }
@@ -60,7 +61,10 @@ __perdure_save() {
   __perdure_saved=1
   builtin trap - ERR DEBUG
   builtin set +eunvxtm +o pipefail +o posix
-  builtin local IFS=$' \t\n' __perdure_here=$PWD
+  # Not in one line with `builtin local`: that would split the value at its spaces.
+  builtin local IFS __perdure_here
+  IFS=$' \t\n'
+  __perdure_here=$PWD
   case $__perdure_here in
     "$__perdure_root") __perdure_here=. ;;
     "$__perdure_root"/*) __perdure_here=./${__perdure_here#"$__perdure_root"/} ;;

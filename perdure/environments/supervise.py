@@ -20,13 +20,12 @@ import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 ROUNDS_MAX = 2000
-STARTED: list[int] = []
 
 
 def main() -> int:
     status, passed = int(sys.argv[1]), int(sys.argv[2])
     owner = os.getppid()
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -37,12 +36,12 @@ def main() -> int:
     child = os.fork()
     if child == 0:
         _become(passed)
-    STARTED.append(child)
+    signal.signal(signal.SIGTERM, lambda *_: _leave(child))
     os.close(passed)
     _say(status, {"child-pid": child})
     _, code = os.waitpid(child, 0)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _kill_all()
+    _kill_all(child)
     code = os.waitstatus_to_exitcode(code)
     _say(status, {"exit-code": code if code >= 0 else 128 - code})
     return 0
@@ -61,15 +60,17 @@ def _become(passed: int) -> None:
         os._exit(126)
 
 
-def _leave(*_: object) -> None:
+def _leave(child: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _kill_all()
+    _kill_all(child)
     os._exit(143)
 
 
-def _kill_all() -> None:
+def _kill_all(child: int) -> None:
     """Kill what descends from us until nothing does; each round finds what the last orphaned."""
     for _ in range(ROUNDS_MAX):
+        with contextlib.suppress(OSError):
+            os.killpg(child, signal.SIGKILL)
         for pid in _descendants():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -82,10 +83,9 @@ def _kill_all() -> None:
 
 
 def _descendants() -> list[int]:
-    if not os.path.isdir("/proc/self"):
-        return [-pid for pid in STARTED]  # no way to see more than the process group
     children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
+    # Where there is no /proc, what left the child's process group is not found.
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 with open(f"/proc/{name}/stat", "rb") as file:
