@@ -48,7 +48,7 @@ def translate(error: apsw.Error, system_errno: int, path: Path) -> PerdureError:
         return CorruptJournal(
             "E-DB-CORRUPT",
             f"{path} is damaged: {error}",
-            "perdure admin verify shows what is; restore the rest from a backup.",
+            "perdure doctor --verify names what is; restore the rest from a backup.",
         )
     if isinstance(error, apsw.IOError):
         reason = errno.errorcode.get(system_errno, "no reason given")
