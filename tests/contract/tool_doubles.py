@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from perdure.core.errors import Unavailable
 from perdure.ports.sandbox import Sandbox
-from perdure.ports.tool import ToolOutput
+from perdure.ports.tool import Tool, ToolContext, ToolOutput
 
 
 @dataclass
@@ -37,3 +37,8 @@ class LateContext(Context):
 
     def late(self, output: ToolOutput) -> None:
         self.came.put_nowait(output)
+
+
+async def run(made: Tool, context: ToolContext | None = None, /, **arguments: object) -> ToolOutput:
+    """Call a tool outside any session."""
+    return await made.call(arguments, context or Context())

@@ -137,9 +137,6 @@ class Connection:
         import mcp_types as types
 
         code, message = getattr(error, "code", 0), str(error)
-        if code == types.INVALID_REQUEST and message == "Session terminated":
-            self._lost.set()  # the server forgot us: it did not even look at the call
-            return NotSentError(f"{self._server} ended the session")
         if code not in {types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT, types.PARSE_ERROR}:
             info = error_info("E-TOOL-FAILED", "tool", message[:2000], subject=tool)
             return ToolFailed(info)

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from perdure.core.secrets import Secret
 
-GUARD: Final = str(Path(__file__).resolve().parents[1] / "_guard.py")
+GUARD: Final = str(Path(__file__).with_name("_guard.py").resolve())
 STDERR_KEPT: Final = 2000
 CONNECT_S: Final = 30.0
 
@@ -103,27 +103,35 @@ class Http:
             httpx2.AsyncClient(
                 headers={name: _plain(value) for name, value in self._headers.items()},
                 timeout=httpx2.Timeout(CONNECT_S, read=None),
-                event_hooks={"response": [_refuse_gateway_errors]},
+                event_hooks={"response": [_refuse_what_is_no_answer]},
             ) as http,
             streamable_http_client(self._url, http_client=http) as streams,
         ):
             yield streams
 
     def never_sent(self, error: BaseException) -> bool:
-        """Only an error from before the first byte proves it."""
+        """Only an error from before the first byte proves it, or a refusal to look at any."""
         import httpx2
 
-        return isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+        return isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | SessionGoneError)
 
     def said(self) -> str:
         return ""
 
 
-async def _refuse_gateway_errors(response: Any) -> None:
-    """End the connection on a 5xx that is not the server's own word: a gateway gave up waiting.
+class SessionGoneError(Exception):
+    """The server does not know our session any more: it did not look at what was sent."""
 
-    The client would report it as an ordinary answer, and a call would pass for failed.
+
+async def _refuse_what_is_no_answer(response: Any) -> None:
+    """End the connection where the client would take a status for an ordinary answer.
+
+    A 404 to a request with a session id says that the session is over. A 5xx that is not the
+    server's own word is a gateway that gave up waiting: the call would pass for failed.
     """
+    request = response.request
+    if response.status_code == 404 and "mcp-session-id" in request.headers:
+        raise SessionGoneError("the server has ended the session")
     own_word = response.headers.get("content-type", "").startswith("application/json")
     if response.status_code >= 500 and not own_word:
         raise ConnectionError(f"HTTP status {response.status_code}")
