@@ -15,7 +15,7 @@ from perdure.core.agent import Effect, ToolSpec
 from perdure.core.errors import error_info
 from perdure.ports.tool import HearsLate, OutcomeUnknown, ToolContext, ToolFailed, ToolOutput
 from perdure.tools import raised, threads
-from perdure.tools.output import TEXT_MAX, as_output
+from perdure.tools.output import as_output
 from perdure.tools.schema import Parameters
 
 P = ParamSpec("P")
@@ -47,8 +47,8 @@ class FunctionTool(Generic[P, R]):
         description: str = "",
         timeout_s: float = 300.0,
         probe: Callable[..., Any] | None = None,
+        environment: bool = False,
         cancel_grace_s: float = 5.0,
-        text_max: int = TEXT_MAX,
     ) -> None:
         functools.update_wrapper(self, function)
         name = name or getattr(function, "__name__", "") or type(function).__name__
@@ -56,9 +56,9 @@ class FunctionTool(Generic[P, R]):
         self._function = function
         self._probe = probe
         self._cancel_grace_s = cancel_grace_s
-        self._text_max = text_max
         kind = self._checked_effect(effect)
         self._check(timeout_s)
+        inside = environment or kind is Effect.CONTAINED
         self._spec = ToolSpec(
             name=name,
             description=inspect.cleandoc(description) or self._parameters.description,
@@ -66,8 +66,8 @@ class FunctionTool(Generic[P, R]):
             effect=kind,
             ask=self._condition(ask, "ask"),
             deny=self._condition(deny, "deny"),
-            environment=kind is Effect.CONTAINED,
-            mutates=kind is Effect.CONTAINED,
+            environment=inside,
+            mutates=inside and kind is not Effect.READ,
             timeout_s=timeout_s,
             source=raised.source_of(function),
         )
@@ -87,7 +87,7 @@ class FunctionTool(Generic[P, R]):
         """Run the function once. Cancelled, it returns its outcome if that comes in time."""
         given = self._parameters.bind(arguments, context)
         value = await self._run(self._function, given, context)
-        return as_output(value, self._text_max)
+        return as_output(value)
 
     async def probe(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput | None:
         """Ask the function given as `probe`; an error of its own means that it cannot tell."""
@@ -105,7 +105,7 @@ class FunctionTool(Generic[P, R]):
                 raise
             context.progress(f"The probe failed, {error.info.origin}: {error.info.message}\n")
             return None
-        return None if value is None else as_output(value, self._text_max)
+        return None if value is None else as_output(value)
 
     async def _run(
         self, function: Callable[..., Any], given: dict[str, Any], context: ToolContext
@@ -133,7 +133,7 @@ class FunctionTool(Generic[P, R]):
         if not isinstance(context, HearsLate):
             return
         if outcome.error is None:
-            context.late(as_output(outcome.value, self._text_max))
+            context.late(as_output(outcome.value))
             return
         error = outcome.error
         info = (
@@ -201,8 +201,8 @@ def tool(
     description: str = ...,
     timeout_s: float = ...,
     probe: Callable[..., Any] | None = ...,
+    environment: bool = ...,
     cancel_grace_s: float = ...,
-    text_max: int = ...,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 
 
@@ -211,7 +211,8 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     `effect` says what may be done after a crash in mid-call: "read", "idempotent", "contained"
     or "once" (the default, never run twice without a decision). `ask` and `deny` are conditions on
-    the arguments, or True. `probe` is a function that finds out what became of a call. Raises
+    the arguments, or True. `probe` is a function that finds out what became of a call.
+    `environment=True` lets it use `context.sandbox`; a contained tool always may. Raises
     `InvalidRequest` (E-TOOL-DEFINITION, E-CONDITION) where the function cannot be a tool.
     """
     if function is not None:

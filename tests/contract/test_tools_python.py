@@ -117,6 +117,16 @@ def test_a_contained_function_takes_its_turn_in_the_environment() -> None:
     assert schema_of(build)["properties"] == {}
 
 
+def test_a_tool_may_ask_for_the_environment() -> None:
+    async def look(context: ToolContext) -> str:
+        return context.sandbox.workspace
+
+    read = tool(effect="read", environment=True)(look).spec
+    once = tool(environment=True)(look).spec
+    assert (read.environment, read.mutates) == (True, False)
+    assert (once.environment, once.mutates) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("hint", "value", "expected"),
     [
