@@ -53,7 +53,8 @@ class Batch(NamedTuple):
     """One session's next records, in order, for one transaction.
 
     `taken` are the keys of the inbox items that these records stand for: they leave the inbox in
-    the same transaction. `row` replaces the session's row.
+    the same transaction; a key that does not wait is no error. `row` replaces the session's row.
+    There may be no records, when only the row changes.
     """
 
     session: str
@@ -81,7 +82,8 @@ class Store(Protocol):
         """Become the owner of `session`, which is made if there is none; durable on return.
 
         Claiming again what this connection owns gives a new epoch. Raises `SessionBusy` when
-        another live process owns it, `Unavailable` when the store cannot be written.
+        another live process owns it, `Unavailable` when the store cannot be written, and
+        `InvalidRequest` (E-SESSION-NAME) for a name that is empty, holds NUL or is not Unicode.
         """
         ...
 
@@ -92,9 +94,11 @@ class Store(Protocol):
     def append(self, batch: Batch) -> Awaitable[None]:
         """Append; the awaitable ends when the batch is durable (all of it or nothing).
 
-        Batches of one session reach the journal in the order of the calls. Raises `StaleAppend`
-        when the journal does not end at `expected_seq`, `LeaseLost` when the epoch is over,
-        `StoreFull` when there is no room, `Unavailable` when nobody can tell (then re-read).
+        Batches of one session reach the journal in the order of the calls; all that wait share a
+        commit, and one that is refused fails alone. What is in the batch is copied at once. Raises
+        `StaleAppend` when the journal does not end at `expected_seq`, `LeaseLost` when the epoch
+        is over, `CorruptJournal` (E-JOURNAL-GAP) when its own records are not dense, `StoreFull`
+        when there is no room, `Unavailable` when nobody can tell (then re-read).
         """
         ...
 
@@ -120,7 +124,10 @@ class Store(Protocol):
         ...
 
     async def sessions(self) -> list[SessionRow]:
-        """Return all sessions with at least one event, last updated first."""
+        """Return all sessions with at least one event, last `updated_at_us` first.
+
+        One that never had a row is shown with its name and `seq` alone.
+        """
         ...
 
     async def session(self, session: str) -> SessionRow | None:
@@ -128,7 +135,9 @@ class Store(Protocol):
         ...
 
     async def save_state(self, session: str, seq: int, data: bytes) -> None:
-        """Keep `data` as the state at `seq`. A cache: only the newest is kept, none is needed."""
+        """Keep `data` as the state at `seq`. A cache: only the highest `seq` is kept, none is
+        needed, and that of an unknown session is dropped.
+        """
         ...
 
     async def load_state(self, session: str) -> tuple[int, bytes] | None:
@@ -136,9 +145,14 @@ class Store(Protocol):
         ...
 
     async def changed(self, timeout_s: float) -> bool:
-        """Wait until another process may have changed something, or `timeout_s` has passed."""
+        """Wait until another process may have changed something, or `timeout_s` has passed.
+
+        True at once for what has happened since the last time this returned True.
+        """
         ...
 
     async def close(self) -> None:
-        """Write what is waiting, release what is owned, let go."""
+        """Write what is waiting, release what is owned, let go. Afterwards every call raises
+        `Unavailable` (E-STORE-CLOSED); closing again does nothing.
+        """
         ...

@@ -19,7 +19,6 @@ from perdure.ports.store import Batch
 
 # EFBIG: the process has a limit on the size of files; as good as a full disk, and as harmless.
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_ACCESS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 def stale(batch: Batch, actual_seq: int) -> StaleAppend:
@@ -118,9 +117,9 @@ def of_os_error(error: OSError, path: Path) -> Unavailable:
     why = error.strerror or str(error)
     if error.errno in NO_ROOM:
         return full(str(path))
-    if error.errno in _NO_ACCESS:
-        return unwritable(path, why)
-    return disk_failed(path, why)
+    if error.errno == errno.EIO:
+        return disk_failed(path, why)
+    return unwritable(path, why)
 
 
 def checked_gaps(batch: Batch) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from perdure.ports.store import Store
+from perdure.stores.faults import Faults
 from perdure.stores.memory import MemoryDisk, MemoryStore
 from perdure.stores.offload import Offload
 from perdure.stores.sqlite import SqliteStore
@@ -48,3 +49,28 @@ class SqliteHarness:
     async def close(self) -> None:
         for store in self._opened:
             await store.close()
+
+
+class Script(Faults):
+    """Does one thing at the commit of that number, counted from 1."""
+
+    def __init__(self, at: int, *, after: bool = False, error: Exception | None = None) -> None:
+        self.commits = 0
+        self.store: MemoryStore | SqliteStore | None = None
+        self._at, self._after, self._error = at, after, error
+
+    def before_commit(self, batches: object) -> None:
+        self.commits += 1
+        if not self._after:
+            self._strike()
+
+    def after_commit(self, batches: object) -> None:
+        if self._after:
+            self._strike()
+
+    def _strike(self) -> None:
+        if self.commits == self._at:
+            if self._error is not None:
+                raise self._error
+            assert self.store is not None
+            self.store.kill()

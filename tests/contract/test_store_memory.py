@@ -13,7 +13,7 @@ from perdure.stores.memory import MemoryDisk, MemoryStore
 from perdure.testing.broken_stores import BROKEN
 from perdure.testing.store_contract import StoreContract
 from perdure.testing.store_harness import Pen, begin, payloads, refused
-from tests.contract.stores import MemoryHarness
+from tests.contract.stores import MemoryHarness, Script
 
 WAIT_S = 2
 
@@ -77,31 +77,6 @@ def test_every_broken_store_has_its_test() -> None:
 @pytest.mark.parametrize("name", BROKEN)
 async def test_the_contract_catches_a_store_that(name: str) -> None:
     assert CAUGHT_BY[name] in await failures(BROKEN[name])
-
-
-class Script(Faults):
-    """Does one thing at the commit of that number, counted from 1."""
-
-    def __init__(self, at: int, *, after: bool = False, error: PerdureError | None = None) -> None:
-        self.commits = 0
-        self.store: MemoryStore | None = None
-        self._at, self._after, self._error = at, after, error
-
-    def before_commit(self, batches: object) -> None:
-        self.commits += 1
-        if not self._after:
-            self._strike()
-
-    def after_commit(self, batches: object) -> None:
-        if self._after:
-            self._strike()
-
-    def _strike(self) -> None:
-        if self.commits == self._at:
-            if self._error is not None:
-                raise self._error
-            assert self.store is not None
-            self.store.kill()
 
 
 async def test_a_full_disk_refuses_the_whole_group_and_heals() -> None:

@@ -8,7 +8,6 @@ import apsw
 import msgspec
 
 from perdure.core import codec
-from perdure.core.errors import CorruptJournal
 from perdure.core.journal import Record
 from perdure.ports.store import Letter, SessionRow
 from perdure.stores import refusals
@@ -43,8 +42,6 @@ class Reader:
             except apsw.Error as error:
                 system_errno = self._connection.system_errno
                 job.error = failures.translate(error, system_errno, self._path)
-            except CorruptJournal as error:
-                job.error = error
 
     def end(self) -> None:
         """Close the connection."""
@@ -87,7 +84,8 @@ class Reader:
         wrong = [("", line) for line in lines if line != "ok"]
         for name, seq, end in self._connection.execute(self._sql.read_heads):
             wrong.append((name, f"it is said to end at {seq}, but its events end at {end}"))
-        return wrong
+        unreadable = [row.id for row in self.sessions() if row.error == "E-DB-CORRUPT"]
+        return wrong + [(name, "its row in the list cannot be read") for name in unreadable]
 
 
 class Checkpointer:
@@ -118,9 +116,6 @@ def _row(name: str, seq: int, data: bytes | None) -> SessionRow:
         return SessionRow(id=name, seq=seq)
     try:
         return _ROWS.read(data)
-    except msgspec.DecodeError as error:
-        raise CorruptJournal(
-            "E-DB-CORRUPT",
-            f"The row of session {name} cannot be read: {error}",
-            "perdure admin verify shows what else is damaged.",
-        ) from error
+    except msgspec.DecodeError:
+        # A row is only a summary: one that is damaged must not hide all other sessions.
+        return SessionRow(id=name, seq=seq, error="E-DB-CORRUPT")
