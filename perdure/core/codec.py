@@ -7,6 +7,7 @@ on the order in which keys were written.
 
 import hashlib
 import json
+import re
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
@@ -18,14 +19,21 @@ T = TypeVar("T")
 _ENCODER: Final = msgspec.json.Encoder()
 _SORTED: Final = msgspec.json.Encoder(order="sorted")
 
+# A lone surrogate is carried through msgspec as U+E000 and its four digits, and so is U+E000.
+_LONE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
+    rb"|\\u([dD][89a-fA-F][0-9a-fA-F]{2}|[eE]000)|\\[^u]|(\xee\x80\x80)"
+)
+_MARKED: Final = re.compile("\ue000([0-9a-f]{4})")
+_MARKED_RAW: Final = re.compile(rb"\\ue000([0-9a-f]{4})|\\.")
+
 
 def encode(value: object) -> bytes:
     """Return `value` as UTF-8 JSON bytes. Lone surrogates become \\udXXX escapes."""
     try:
         return _ENCODER.encode(value)
     except UnicodeEncodeError:
-        plain = msgspec.to_builtins(value)
-        return json.dumps(plain, separators=(",", ":")).encode("ascii")
+        return _written(msgspec.to_builtins(value, builtin_types=(msgspec.Raw,)))
 
 
 class Reader(Generic[T]):
@@ -78,10 +86,51 @@ def arguments_of(text: str) -> dict[str, Any]:
     return value
 
 
+def _written(plain: Any) -> bytes:
+    """Write what msgspec cannot: text with lone surrogates beside raw JSON, which stays as is."""
+    match plain:
+        case dict():
+            pairs = (_written(key) + b":" + _written(item) for key, item in plain.items())
+            return b"{" + b",".join(pairs) + b"}"
+        case list() | tuple():
+            return b"[" + b",".join(_written(item) for item in plain) + b"]"
+        case msgspec.Raw():
+            return bytes(plain)
+        case _:
+            return json.dumps(plain).encode("ascii")
+
+
 def _decode_slowly(data: bytes, type: Any) -> Any:
     """Take the road that admits lone surrogates; msgspec refuses them while parsing."""
+    marked = _LONE.sub(_mark, data)
     try:
-        plain = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        typed = msgspec.json.decode(marked, type=type)
+    except (UnicodeDecodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
-    return msgspec.convert(plain, type=type)
+    return msgspec.convert(
+        _unmarked(msgspec.to_builtins(typed, builtin_types=(msgspec.Raw,))), type=type
+    )
+
+
+def _mark(found: re.Match[bytes]) -> bytes:
+    if found[2]:
+        return b"\\ue000e000"
+    return b"\\ue000" + found[1].lower() if found[1] else found[0]
+
+
+def _unmarked(plain: Any) -> Any:
+    match plain:
+        case str():
+            return _MARKED.sub(lambda found: chr(int(found[1], 16)), plain)
+        case dict():
+            return {_unmarked(key): _unmarked(item) for key, item in plain.items()}
+        case list() | tuple():
+            return [_unmarked(item) for item in plain]
+        case msgspec.Raw():
+            return msgspec.Raw(_MARKED_RAW.sub(_unmark_raw, bytes(plain)))
+        case _:
+            return plain
+
+
+def _unmark_raw(found: re.Match[bytes]) -> bytes:
+    return b"\\u" + found[1] if found[1] else found[0]
