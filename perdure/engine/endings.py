@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from perdure.core import events as e
 from perdure.core.agent import Effect
-from perdure.core.errors import ErrorInfo
+from perdure.core.errors import ErrorInfo, error_info
 from perdure.core.events import Payload, TurnStatus
 from perdure.core.state import CallState, Phase
 from perdure.engine.work import Work
@@ -28,8 +28,10 @@ def cancelled_text(call: CallState, why: str) -> str:
         call.phase is Phase.STARTED and call.effect in (Effect.ONCE, Effect.IDEMPOTENT)
     ):
         return f"{why} while this call was running. It is not known whether it took effect."
-    if call.phase is Phase.STARTED:
+    if call.phase is Phase.STARTED and call.effect is Effect.CONTAINED:
         return f"{why} while this call was running; what it changed was taken back."
+    if call.phase is Phase.STARTED:
+        return f"{why} while this call was running."
     return f"{why} before this call ran. It had no effect."
 
 
@@ -38,4 +40,7 @@ def _cancelled(work: Work, status: TurnStatus) -> Iterator[Payload]:
         status, "Stopped"
     )
     for call in work.state.open_calls:
+        if call.phase is Phase.STARTED and call.effect is Effect.ONCE:
+            info = error_info("E-TOOL-UNKNOWN", "tool", why, subject=call.call.tool)
+            yield e.ToolFinished(call.call.id, "unknown", error=info)
         yield e.ToolFinished(call.call.id, "cancelled", cancelled_text(call, why))

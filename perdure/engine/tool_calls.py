@@ -148,8 +148,7 @@ async def _perform(
         finished = await _finished(work, call, output)
     except asyncio.CancelledError:
         if work.interrupting:
-            text = cancelled_text(work.state.turn.calls[call.call.id], "Interrupted by the user")  # type: ignore[union-attr]  # a started call has a turn
-            await _append(work, tool, call, e.ToolFinished(call.call.id, "cancelled", text))
+            await _interrupted(work, tool, call)
         raise
     except TimeoutError:
         finished = _timed_out(call, spec)
@@ -163,6 +162,19 @@ async def _perform(
     except Exception as error:  # noqa: BLE001  # a tool's own fault must not end the session
         finished = _crashed(call, spec, error)
     await _append(work, tool, call, finished)
+
+
+async def _interrupted(work: Work, tool: Tool, call: CallState) -> None:
+    """Write down a call that a person cut short; the end of the turn answers for the unknown."""
+    if call.effect is Effect.ONCE:
+        work.journal.append(_unknown(call, "Interrupted by a person while it ran."))
+        return
+    assert work.state.turn is not None
+    started = work.state.turn.calls[call.call.id]
+    if started.snapshot and tool.spec.mutates:
+        await work.place.back_to(started.snapshot, call.call.id)
+    text = cancelled_text(started, "Interrupted by the user")
+    work.journal.append(e.ToolFinished(call.call.id, "cancelled", text))
 
 
 async def _append(work: Work, tool: Tool, call: CallState, finished: e.ToolFinished) -> None:
