@@ -210,13 +210,12 @@ class Driver:
 
     async def _drain(self, work: Work) -> None:
         """Take what lies in the inbox into the journal."""
-        if not self._mail.is_set():
-            return
+        # The lock comes first: letters that are being taken aside must be in before we go on.
         async with self._draining:
+            if not self._mail.is_set():
+                return
             self._mail.clear()
-            for letter in await self._kit.store.inbox(self._session):
-                if work.journal.has_taken(letter.key):
-                    continue
+            for letter in await work.journal.inbox():
                 for_post = self._read(letter.body)
                 if isinstance(for_post, str):
                     work.journal.append(e.NoteRecorded(for_post), taken=letter.key)

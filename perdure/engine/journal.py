@@ -21,7 +21,7 @@ from perdure.core.state import FOLD_VERSION, State
 from perdure.engine.kit import Kit
 from perdure.engine.summary import row_of
 from perdure.ports.blobs import Blobs
-from perdure.ports.store import Batch, Claim, Store
+from perdure.ports.store import Batch, Claim, Letter, Store
 
 _PAGE = 1000
 
@@ -93,6 +93,7 @@ class Journal:
         self._waiting: list[tuple[Event, records.Written]] = []
         self._taken: list[str] = []
         self._taken_unwritten: set[str] = set()
+        self._taken_written: set[str] = set()  # since the inbox was last asked for
         self._flusher: asyncio.Task[None] | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._undurable: list[Event] = []
@@ -134,9 +135,13 @@ class Journal:
         if self._flusher is None and (self._waiting or self._taken):
             self._flusher = asyncio.create_task(self._flush(), name=f"flush {self.claim.session}")
 
-    def has_taken(self, key: str) -> bool:
-        """True for a letter that is in the journal already but still in the store's inbox."""
-        return key in self._taken_unwritten
+    async def inbox(self) -> list[Letter]:
+        """Return the letters that are not in the journal yet."""
+        self._taken_written.clear()
+        letters = await self._kit.store.inbox(self.claim.session)
+        # A letter may be taken and written while the store answers with how things were before.
+        known = self._taken_unwritten | self._taken_written
+        return [letter for letter in letters if letter.key not in known]
 
     async def durable(self) -> None:
         """Wait until all that was appended so far is on disk."""
@@ -229,6 +234,7 @@ class Journal:
 
     def _acknowledge(self, events: list[Event], taken: list[str]) -> None:
         self._taken_unwritten.difference_update(taken)
+        self._taken_written.update(taken)
         if not events:
             return
         self._durable_seq = events[-1].seq

@@ -43,6 +43,9 @@ async def call_model(work: Work) -> None:
         await end_turn(work, "budget", reserved)
         return
     work.journal.append(_requested(work, steers, reserved))
+    if work.state.limits.tokens is not None or work.state.limits.usd is not None:
+        # A reservation that a crash could lose would let the next call spend the same money.
+        await work.journal.durable()
     await _stream(work, model, _request(work, name, reserved.max_output_tokens))
 
 

@@ -130,16 +130,30 @@ class Engine:
         self._drivers[session_id] = (driver, task)
 
     async def _drive(self, driver: Driver, session_id: str) -> None:
+        again = False
         try:
             await driver.run()
         except SessionBusy:
-            driver.woken_again()  # its owner reads its own inbox
+            driver.woken_again()
+            again = await self._left_lying(session_id)
         except Exception as error:  # noqa: BLE001  # one session's end must not be another's
             self.hub.fail(session_id, error)
+            again = isinstance(error, Unavailable)  # the store may be back soon
         finally:
             del self._drivers[session_id]
         if driver.woken_again():
             self.wake(session_id)
+        elif again:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.kit.bounds.poll_s, self.wake, session_id)
+
+    async def _left_lying(self, session_id: str) -> bool:
+        """Whether the session's owner leaves letters in its inbox: it may have just gone."""
+        try:
+            await asyncio.sleep(self.kit.bounds.poll_s)
+            return bool(await self.kit.store.inbox(session_id))
+        except PerdureError:
+            return True
 
     async def _create(self, name: str, spec: AgentSpec, source: str) -> None:
         """Write session.created, unless somebody else does at the same moment."""
