@@ -43,6 +43,32 @@ class SessionUpdated(_Fact, frozen=True, tag="session.updated"):
     limits: Limits | None = None
 
 
+class SessionForked(_Fact, frozen=True, tag="session.forked"):
+    """This session begins here with the first `at` events of `origin` as its own past.
+
+    `unsafe` are calls that were open at `at` and left afterwards in the origin: what became of
+    them there is known, so they are not simply run again here.
+    """
+
+    session: str
+    origin: str
+    at: int
+    by: str = ""
+    agent: AgentSpec | None = None
+    unsafe: tuple[str, ...] = ()
+
+
+class SessionRewound(_Fact, frozen=True, tag="session.rewound"):
+    """The session is taken back to what it was at event `to`; what came since stays readable.
+
+    `unsafe` are calls that were open at `to` and left since.
+    """
+
+    to: int
+    by: str = ""
+    unsafe: tuple[str, ...] = ()
+
+
 class SessionRecovered(_Fact, frozen=True, tag="session.recovered"):
     """A new owner found unfinished work. Written before anything is tried again; `attempt`
     counts owners that died one after the other without any progress.
@@ -236,6 +262,8 @@ class NoteRecorded(_Fact, frozen=True, tag="note.recorded"):
 Payload = (
     SessionCreated
     | SessionUpdated
+    | SessionForked
+    | SessionRewound
     | SessionRecovered
     | SessionParked
     | SessionClosed

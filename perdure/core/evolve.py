@@ -6,7 +6,6 @@ decided in `step.py`; what an event *means* is decided here.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
 from typing import Any, Final, cast
 
 from msgspec.structs import replace
@@ -26,11 +25,24 @@ from perdure.core.state import (
     State,
     Turn,
 )
+from perdure.core.timeline import forked, rewound
 
 
 def fold(events: Iterable[Event], start: State | None = None) -> State:
-    """Fold `events` onto `start` (default: nothing). Raises `CorruptJournal`."""
-    return reduce(evolve, events, start or State())
+    """Fold `events` onto `start` (default: nothing). Raises `CorruptJournal`.
+
+    A rewind needs the state it goes back to: that must lie in `events`, not before `start`.
+    """
+    state, seen = start or State(), list[Event]()
+    for event in events:
+        if isinstance(event.payload, e.SessionRewound):
+            to = event.payload.to
+            base = fold((s for s in seen if s.seq <= to), start)
+            state = rewound(base, state, event)
+        else:
+            state = evolve(state, event)
+        seen.append(event)
+    return state
 
 
 def evolve(state: State, event: Event) -> State:
@@ -63,6 +75,16 @@ def _session_updated(state: State, event: Event, p: e.SessionUpdated) -> State:
     version = p.agent.version if p.agent else state.version
     limited = replace(agent, limits=p.limits) if p.limits else agent
     return replace(state, agent=limited, version=version)
+
+
+def _session_forked(state: State, event: Event, p: e.SessionForked) -> State:
+    if p.at != event.seq - 1:
+        raise _corrupt(event, f"it begins at event {p.at}")
+    return forked(state, event, p)
+
+
+def _session_rewound(state: State, event: Event, p: e.SessionRewound) -> State:
+    raise _corrupt(event, "a rewind folds onto the state it goes back to, see `fold`")
 
 
 def _session_recovered(state: State, event: Event, p: e.SessionRecovered) -> State:
@@ -307,10 +329,12 @@ def _environment_opened(state: State, event: Event, p: e.EnvironmentOpened) -> S
     return replace(state, level=p.level)
 
 
-def _environment_snapshot(
-    state: State, event: Event, p: e.EnvironmentSnapshotted | e.EnvironmentRestored
-) -> State:
+def _environment_snapshot(state: State, event: Event, p: e.EnvironmentSnapshotted) -> State:
     return replace(state, snapshot=p.snapshot)
+
+
+def _environment_restored(state: State, event: Event, p: e.EnvironmentRestored) -> State:
+    return replace(state, snapshot=p.snapshot, restore_due=False)
 
 
 def _nothing(state: State, event: Event, p: object) -> State:
@@ -328,6 +352,8 @@ _FOLDS: Final[Mapping[type, Callable[[State, Event, Any], State]]] = {
     e.SessionCreated: _session_created,
     e.SessionUpdated: _session_updated,
     e.SessionRecovered: _session_recovered,
+    e.SessionForked: _session_forked,
+    e.SessionRewound: _session_rewound,
     e.SessionParked: _session_parked,
     e.SessionClosed: _session_closed,
     e.InputAccepted: _input_accepted,
@@ -344,7 +370,7 @@ _FOLDS: Final[Mapping[type, Callable[[State, Event, Any], State]]] = {
     e.StateSet: _state_set,
     e.EnvironmentOpened: _environment_opened,
     e.EnvironmentSnapshotted: _environment_snapshot,
-    e.EnvironmentRestored: _environment_snapshot,
+    e.EnvironmentRestored: _environment_restored,
     e.EnvironmentLost: _nothing,
     e.NoteRecorded: _nothing,
 }

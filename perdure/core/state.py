@@ -15,7 +15,7 @@ from perdure.core.content import ToolCall
 from perdure.core.errors import ErrorInfo
 from perdure.core.events import ActionKind, InputKind, TurnStatus
 
-FOLD_VERSION: Final = 1  # raise it when the fold changes: cached states of older ones are dropped
+FOLD_VERSION: Final = 2  # raise it when the fold changes: cached states of older ones are dropped
 
 
 class Phase(StrEnum):
@@ -45,6 +45,7 @@ class CallState(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     result: str | None = None  # what a person vouches for
     failed: bool = False  # a person says it did not happen
+    session: str = ""  # where it was first requested, when that is another session: its key
 
 
 class ActionState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -127,6 +128,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     last_tokens: int = 0  # what the provider counted for the last context, and at which
     last_tokens_seq: int = 0  # seq: the next context is that and what came since
     snapshot: str = ""
+    restore_due: bool = False  # the workspace is not at `snapshot` yet
+    generation: int = 0  # forks and rewinds in the past: fresh call ids differ from undone ones
     level: str = ""
     values: Mapping[str, msgspec.Raw] = {}
     recoveries: int = 0

@@ -18,6 +18,12 @@ class Rest(msgspec.Struct, frozen=True, tag="rest"):
     why: str
 
 
+class RestoreWorkspace(msgspec.Struct, frozen=True, tag="restore_workspace"):
+    """Bring the workspace to that snapshot: the session was forked or taken back."""
+
+    snapshot: str
+
+
 class BeginTurn(msgspec.Struct, frozen=True, tag="begin_turn"):
     """Start a turn with the input of that seq."""
 
@@ -74,6 +80,7 @@ class EndTurn(msgspec.Struct, frozen=True, tag="end_turn"):
 
 Step = (
     Rest
+    | RestoreWorkspace
     | BeginTurn
     | CallModel
     | RequestTools
@@ -88,6 +95,8 @@ Step = (
 
 def next_step(state: State) -> Step:
     """Return what is due in `state`."""
+    if state.restore_due and not state.closed and state.parked is None:
+        return RestoreWorkspace(state.snapshot)
     why = resting(state)
     if why:
         return Rest(why)

@@ -1,0 +1,135 @@
+"""Time that was taken back: which events of a journal still count, and what a cut leaves behind.
+
+Pure. A rewind never deletes: it is an event that says from where on the past no longer counts.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from perdure.core import events as e
+from perdure.core.agent import Effect
+from perdure.core.content import ToolCall
+from perdure.core.errors import CorruptJournal
+from perdure.core.events import Event
+from perdure.core.state import CallState, Phase, Spent, State
+
+_OPEN: Final = (Phase.PROPOSED, Phase.READY, Phase.ASKING, Phase.REFUSED, Phase.STARTED)
+
+
+def effective(events: Iterable[Event]) -> list[Event]:
+    """Return the events that still count, each rewind at the place where it left them."""
+    kept: list[Event] = []
+    for event in events:
+        if isinstance(event.payload, e.SessionRewound):
+            to = event.payload.to
+            kept = [k for k in kept if k.seq <= to]
+        kept.append(event)
+    return kept
+
+
+def rewound(base: State, now: State, event: Event) -> State:
+    """Return the state after a rewind: `base` is the state at its `to`, `now` the one before it.
+
+    Money stays spent, turn numbers and action ids are not used again, letters that wait still
+    wait.
+    """
+    p = event.payload
+    assert isinstance(p, e.SessionRewound)
+    if now.turn is not None or base.seq != p.to or event.seq != now.seq + 1:
+        raise CorruptJournal(
+            "E-JOURNAL-ORDER",
+            f"Event {event.seq} (session.rewound) cannot follow: a turn is open, or {p.to} is not"
+            " in its past.",
+        )
+    later = tuple(q for q in now.queue if q.seq > p.to)
+    known = {q.seq for q in base.queue}
+    return replace(
+        _branched(base, p.unsafe),
+        seq=event.seq,
+        updated_at_us=event.at_us,
+        turns=now.turns,
+        spent=now.spent,
+        next_action=now.next_action,
+        generation=now.generation + 1,
+        queue=(*base.queue, *(q for q in later if q.seq not in known)),
+        agent=now.agent,
+        version=now.version,
+        paused=True,
+        parked=None,
+        closed=now.closed,
+        last_tokens_seq=0,
+    )
+
+
+def forked(base: State, event: Event, p: e.SessionForked) -> State:
+    """Return the state of a fork: that of its origin, under its own name, and paused."""
+    agent = p.agent or base.spec
+    state = _branched(base, p.unsafe)
+    turn = state.turn
+    if turn is not None:
+        calls = {k: replace(c, session=c.session or base.id) for k, c in turn.calls.items()}
+        turn = replace(turn, calls=calls, interrupted=False)
+    return replace(
+        state,
+        id=p.session,
+        agent=agent,
+        version=p.agent.version if p.agent else base.version,
+        turn=turn,
+        generation=base.generation + 1,
+        paused=True,
+        parked=None,
+        closed=False,
+        recoveries=0,
+        spent=Spent(),
+        last_tokens_seq=base.last_tokens_seq if p.agent is None else 0,
+        created_at_us=event.at_us,
+    )
+
+
+def _branched(base: State, unsafe: Sequence[str]) -> State:
+    """Make `base` a place to go on from: calls that left in the other future are in question."""
+    state = replace(base, restore_due=bool(base.snapshot))
+    if state.turn is None:
+        return state
+    # A model call that was in flight belongs to the other future, and so does its bill.
+    calls = {k: _questioned(c) if k in unsafe else c for k, c in state.turn.calls.items()}
+    actions = {k: a for k, a in state.actions.items() if a.call_id not in unsafe}
+    return replace(state, turn=replace(state.turn, calls=calls, model=None), actions=actions)
+
+
+def _questioned(call: CallState) -> CallState:
+    return replace(call, phase=Phase.UNKNOWN, attempt=max(call.attempt, 1), effect=Effect.ONCE)
+
+
+def left_since(base: State, later: Iterable[Event]) -> dict[str, e.ToolFinished | None]:
+    """Return the calls open in `base` that left in `later` and may not simply be run again, each
+    with how it ended there, if it did.
+    """
+    open_calls = {c.call.id: c for c in base.open_calls if c.phase in _OPEN}
+    found: dict[str, e.ToolFinished | None] = {}
+    effects = {k: c.effect for k, c in open_calls.items()}
+    for event in later:
+        match event.payload:
+            case e.ToolRequested(call_id=call_id, effect=effect) if call_id in open_calls:
+                effects[call_id] = effect
+            case e.ToolStarted(call_id=call_id) if call_id in open_calls:
+                if effects[call_id] is Effect.ONCE:
+                    found.setdefault(call_id, None)
+            case e.ToolFinished(call_id=call_id) as done if call_id in found:
+                found[call_id] = done
+            case _:
+                pass
+    return found
+
+
+def will_run_again(base: State) -> list[tuple[ToolCall, str]]:
+    """Return the calls that going on from `base` runs, each with what its effect makes of that."""
+    words = {
+        Effect.READ: "safe: it only reads",
+        Effect.IDEMPOTENT: "safe: the same key does it once",
+        Effect.CONTAINED: "safe: the workspace is taken back first",
+        Effect.ONCE: "it did not run yet",
+    }
+    return [(c.call, words[c.effect]) for c in base.open_calls if c.phase is not Phase.UNKNOWN]
