@@ -74,7 +74,9 @@ def _session_updated(state: State, event: Event, p: e.SessionUpdated) -> State:
     agent = p.agent or state.spec
     version = p.agent.version if p.agent else state.version
     limited = replace(agent, limits=p.limits) if p.limits else agent
-    return replace(state, agent=limited, version=version)
+    # Another definition makes another context: what the last one counted is no bound for it.
+    counted_seq = 0 if p.agent else state.last_tokens_seq
+    return replace(state, agent=limited, version=version, last_tokens_seq=counted_seq)
 
 
 def _session_forked(state: State, event: Event, p: e.SessionForked) -> State:
@@ -144,9 +146,12 @@ def _turn_ended(state: State, event: Event, p: e.TurnEnded) -> State:
     turn = _turn(state, event)
     if turn.model is not None or state.open_calls:
         raise _corrupt(event, "the turn still has open calls")
+    # To go on was asked for what was owed; when that is answered there is nothing to go on with.
+    queue = tuple(q for q in state.queue if q.kind != "resume" or turn.owes_reply)
     return replace(
         state,
         turn=None,
+        queue=queue,
         actions={},
         owes_reply=turn.owes_reply,
         last_status=p.status,

@@ -47,10 +47,16 @@ _POSTS: Reader[Post] = Reader[Post](Post)
 class Driver:
     """Works one session off. `post_arrived` may be called at any time."""
 
-    def __init__(self, kit: Kit, hub: Hub, toolbox: Toolbox, session: str) -> None:
+    journal_type: type[Journal] = Journal
+    place_type: type[Place] = Place
+
+    def __init__(
+        self, kit: Kit, hub: Hub, toolbox: Toolbox, wake: Callable[[str], None], session: str
+    ) -> None:
         self._kit = kit
         self._hub = hub
         self._toolbox = toolbox
+        self._wake = wake
         self._session = session
         self._mail = asyncio.Event()
         self._mail.set()
@@ -79,10 +85,10 @@ class Driver:
         when this process does not have the agent's code: then nothing was touched.
         """
         claim = await self._kit.store.claim(self._session)
-        journal = await Journal.open(self._kit, claim)
+        journal = await self.journal_type.open(self._kit, claim)
         journal.published = lambda events: self._hub.publish(self._session, events)
-        place = Place(self._kit, journal)
-        work = Work(self._kit, self._hub, journal, place, self._tools)
+        place = self.place_type(self._kit, journal)
+        work = Work(self._kit, self._hub, journal, place, self._tools, self._wake)
         self._work = work
         try:
             if self._kit.clerk:
@@ -159,8 +165,10 @@ class Driver:
             case due.CallModel() | due.RunTools() if over is not None:
                 await end_turn(work, "budget", over)
             case due.CallModel(not_before_us=when):
-                early_s = self._early(when)
-                await (self._wait(early_s) if early_s > 0 else self._model(work))
+                early_s = self._early(work.state, when)
+                # Waited out, the call is due, whatever the clock on the wall says by then.
+                if early_s <= 0 or not await self._wait(early_s):
+                    await self._model(work)
             case due.RunTools(calls=calls):
                 await self._effectful(work, run_tools(work, calls))
             case due.RecoverTools(calls=calls):
@@ -250,9 +258,13 @@ class Driver:
         except TimeoutError:
             return False
 
-    def _early(self, when_us: int | None) -> float:
-        """Return how many seconds it is too early for what is due at `when_us`."""
-        return 0.0 if when_us is None else (when_us - self._kit.clock.now_us()) / 1_000_000
+    def _early(self, state: State, when_us: int | None) -> float:
+        """Return how many seconds it is too early for what is due at `when_us`.
+
+        A clock that went back makes nothing wait longer than it was to wait at first.
+        """
+        now_us = max(self._kit.clock.now_us(), state.updated_at_us)
+        return 0.0 if when_us is None else (when_us - now_us) / 1_000_000
 
 
 def overdue(state: State, now_us: int) -> ErrorInfo | None:

@@ -24,6 +24,8 @@ class Engine:
     and gives up ownership, so that another process can go on at once.
     """
 
+    driver_type: type[Driver] = Driver
+
     def __init__(self, kit: Kit) -> None:
         self.kit = kit
         self.hub = Hub(kit.bounds.follower_backlog)
@@ -125,7 +127,7 @@ class Engine:
             return
         if self._closing:
             return
-        driver = Driver(self.kit, self.hub, self._toolbox, session_id)
+        driver = self.driver_type(self.kit, self.hub, self._toolbox, self.wake, session_id)
         task = asyncio.create_task(self._drive(driver, session_id), name=f"drive {session_id}")
         self._drivers[session_id] = (driver, task)
 

@@ -1,12 +1,12 @@
 """Performing REQUEST_TOOLS, SETTLE and RUN_TOOLS.
 
 The order on disk is the contract: requested, started, (the effect), finished. An effect that can
-hurt waits until `tool.started` is on disk; nothing else does.
+hurt waits until `tool.started` is on disk; only reads do not.
 """
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from perdure.core import events as e
 from perdure.core.agent import Effect, ToolSpec, Verdict
@@ -23,7 +23,6 @@ from perdure.engine.endings import cancelled_text
 from perdure.engine.work import Work, context_of
 from perdure.ports.tool import OutcomeUnknown, Tool, ToolFailed, ToolOutput
 
-_HURTS: Final = (Effect.ONCE, Effect.CONTAINED)
 
 
 async def request_tools(work: Work, calls: tuple[CallState, ...]) -> None:
@@ -132,7 +131,8 @@ async def run_call(work: Work, tool: Tool | None, call: CallState) -> None:
             work.state.snapshot if tool.spec.mutates and sandbox is not None else "",
         )
     )
-    if call.effect in _HURTS:
+    if call.effect is not Effect.READ:
+        # Idempotent calls wait too: their key must not come back with another reply's arguments.
         await work.journal.durable()
     await _perform(work, tool, call, arguments, attempt)
 

@@ -101,6 +101,7 @@ class Work:
     journal: Journal
     place: Place
     tools: Callable[[], Awaitable[Mapping[str, Tool]]]
+    wake: Callable[[str], None]
     interrupting: bool = False
     running: set[str] = field(default_factory=set)
 
@@ -146,11 +147,14 @@ class CallContext:
         status: e.ToolStatus = "error" if output.error else "ok"
         letter = encode(Late(self.call_id, self.attempt, status, output.text))
         key = f"late:{self.call_id}:{self.attempt}"
-        post = self._work.kit.store.post(self.session_id, key, letter)
-        asyncio.ensure_future(post).add_done_callback(_seen)
+        asyncio.ensure_future(self._file(key, letter)).add_done_callback(_seen)
+
+    async def _file(self, key: str, letter: bytes) -> None:
+        await self._work.kit.store.post(self.session_id, key, letter)
+        self._work.wake(self.session_id)
 
 
-def _seen(posted: "asyncio.Future[bool]") -> None:
+def _seen(posted: "asyncio.Future[None]") -> None:
     """Take note of how filing a late result ended; there is nobody left to tell."""
     if not posted.cancelled():
         posted.exception()

@@ -270,11 +270,11 @@ class MemoryStore:
                 journal.letters[key] = letter._replace(body=None)
 
     def _check_append(self, journal: Journal | None, batch: Batch) -> None:
+        refusals.checked_gaps(batch)
         if journal is None or (journal.owner, journal.epoch) != (self._process, batch.epoch):
             raise refusals.lease_lost(batch)
         if len(journal.records) != batch.expected_seq:
             raise refusals.stale(batch, len(journal.records))
-        refusals.checked_gaps(batch)
 
     def _post(self, session: str, key: str, body: bytes) -> bool:
         journal = self._journal(session)

@@ -6,6 +6,7 @@ first byte is written.
 
 import os
 from pathlib import Path
+from threading import Event
 from typing import Final, NamedTuple
 
 import apsw
@@ -19,7 +20,8 @@ from perdure.stores.sqlite.statements import Statements
 
 APPLICATION_ID: Final = 0x50455244  # "PERD"; the file command and other tools can show it
 SCHEMA: Final = 1
-_BUSY_MS: Final = 10_000
+_BUSY_S: Final = 10.0
+_RETRY_S: Final = 0.0005
 _CACHE_KIB: Final = 16 * 1024
 _WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
 # Before 3.51.3 a checkpoint that meets a commit can reset the log too early and lose it.
@@ -123,8 +125,23 @@ def _make_file(path: Path) -> None:
 
 def _connect(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    connection.set_busy_timeout(_BUSY_MS)
+    connection.set_busy_handler(_Patience())
     return connection
+
+
+class _Patience:
+    """Asks for a lock that another process has every half millisecond, for ten seconds.
+
+    SQLite's own way is to ask less and less often, up to ten times a second: beside a process that
+    writes all the time, whose pauses are short, that is seconds of waiting.
+    """
+
+    def __init__(self) -> None:
+        self._never = Event()
+
+    def __call__(self, tries: int) -> bool:
+        self._never.wait(_RETRY_S)
+        return tries < _BUSY_S / _RETRY_S
 
 
 def _prepare(connection: apsw.Connection, path: Path, sql: Statements) -> None:

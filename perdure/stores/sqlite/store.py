@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-POLL_S: Final = 0.03
+POLL_S: Final = 0.04
 CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 
 
