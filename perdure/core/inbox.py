@@ -55,7 +55,14 @@ class Put(msgspec.Struct, frozen=True, tag="put"):
     value: msgspec.Raw
 
 
-Post = Say | Decide | Late | Update | Put
+class Rewind(msgspec.Struct, frozen=True, tag="rewind", omit_defaults=True):
+    """Take the session back to what it was at event `to`."""
+
+    to: int
+    by: str = ""
+
+
+Post = Say | Decide | Late | Update | Put | Rewind
 
 
 def accept(state: State, post: Post, key: str) -> tuple[Payload, ...]:
@@ -77,6 +84,8 @@ def accept(state: State, post: Post, key: str) -> tuple[Payload, ...]:
             return (update,)
         case Put(name=name, value=value):
             return (e.StateSet(name, value),)
+        case Rewind(to=to):
+            return (e.NoteRecorded(f"Going back to event {to} was refused: a turn is open."),)
 
 
 def _decide(state: State, post: Decide) -> tuple[Payload, ...]:

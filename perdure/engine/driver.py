@@ -26,12 +26,13 @@ from perdure.core.errors import (
     Unavailable,
     error_info,
 )
-from perdure.core.inbox import Post, accept
+from perdure.core.inbox import Post, Rewind, accept
 from perdure.core.state import State
 from perdure.core.step import next_step
+from perdure.core.timeline import left_since
 from perdure.engine.endings import end_turn
 from perdure.engine.hub import Hub
-from perdure.engine.journal import Journal
+from perdure.engine.journal import Journal, events_of, load
 from perdure.engine.kit import Kit
 from perdure.engine.model_calls import call_model, recover_model
 from perdure.engine.recovery import recover_tools
@@ -152,6 +153,8 @@ class Driver:
     async def _perform(self, work: Work, step: due.Step) -> None:
         over = overdue(work.state, self._kit.clock.now_us())
         match step:
+            case due.RestoreWorkspace(snapshot=snapshot):
+                await work.place.restore(snapshot)
             case due.BeginTurn(input=seq):
                 work.journal.append(e.TurnStarted(seq))
             case due.EndTurn(status=status, error=error):
@@ -228,8 +231,23 @@ class Driver:
                 if isinstance(for_post, str):
                     work.journal.append(e.NoteRecorded(for_post), taken=letter.key)
                     continue
+                if isinstance(for_post, Rewind) and work.state.turn is None:
+                    await self._rewind(work, for_post, letter.key)
+                    continue
                 payloads = accept(work.state, for_post, letter.key)
                 work.journal.append(*payloads, taken=letter.key)
+
+    async def _rewind(self, work: Work, post: Rewind, key: str) -> None:
+        """Go back, unless the event is not in the session's own past."""
+        if not 0 < post.to < work.state.seq or work.state.closed:
+            note = f"There is no event {post.to} to go back to."
+            work.journal.append(e.NoteRecorded(note), taken=key)
+            return
+        store = self._kit.store
+        base, _, _ = await load(store, self._session, post.to)
+        later = [event async for event, _ in events_of(store, self._session, post.to, None)]
+        unsafe = tuple(left_since(base, later))
+        await work.journal.rewind(e.SessionRewound(post.to, post.by, unsafe), taken=key)
 
     @staticmethod
     def _read(body: bytes) -> Post | str:

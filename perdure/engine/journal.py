@@ -15,9 +15,10 @@ from perdure.core.codec import Reader, encode
 from perdure.core.content import ContextItem
 from perdure.core.context import Transcript
 from perdure.core.errors import CorruptJournal, StoreFull, Unavailable
-from perdure.core.events import Event, Payload, TurnStarted
+from perdure.core.events import Event, Payload, SessionRewound, TurnStarted
 from perdure.core.evolve import evolve
 from perdure.core.state import FOLD_VERSION, State
+from perdure.core.timeline import effective, rewound
 from perdure.engine.kit import Kit
 from perdure.engine.summary import row_of
 from perdure.ports.blobs import Blobs
@@ -57,17 +58,29 @@ async def events_of(
             return
 
 
-async def load(store: Store, session: str) -> tuple[State, bytes, int]:
-    """Return the state of `session`, the hash of its last event, and the seq that was cached."""
+async def load(store: Store, session: str, at: int | None = None) -> tuple[State, bytes, int]:
+    """Return the state of `session` at event `at` (default: its last), the hash of that event,
+    and the seq that was cached.
+    """
     state, hash_, cached = State(), records.GENESIS, 0
     found = await store.load_state(session)
     if found is not None:
         kept = _usable(found[1])
-        if kept is not None:
+        if kept is not None and (at is None or kept.seq <= at):
             state, hash_, cached = kept.state, kept.hash, kept.seq
     async for event, link in events_of(store, session, state.seq, hash_):
-        state, hash_ = evolve(state, event), link
+        if at is not None and event.seq > at:
+            break
+        state, hash_ = await follow(store, session, state, event), link
     return state, hash_, cached
+
+
+async def follow(store: Store, session: str, state: State, event: Event) -> State:
+    """Fold one event of a stored journal; a rewind is folded onto the state it goes back to."""
+    if not isinstance(event.payload, SessionRewound):
+        return evolve(state, event)
+    base, _, _ = await load(store, session, event.payload.to)
+    return rewound(base, state, event)
 
 
 def _usable(data: bytes) -> Cached | None:
@@ -123,12 +136,29 @@ class Journal:
         for payload in payloads:
             event = self._event(payload)
             self.state = evolve(self.state, event)
-            written = records.write(event, self._hash)
-            self._hash = written.record.hash
-            self._waiting.append((event, written))
-            self._undurable.append(event)
+            self._put(event)
             if self._transcript is not None:
                 self._transcript.apply(event)
+        self._hand_over(taken)
+
+    async def rewind(self, payload: SessionRewound, *, taken: str) -> None:
+        """Append a rewind: the state becomes that of event `payload.to`, all of it durable."""
+        await self.durable()
+        base, _, _ = await load(self._kit.store, self.claim.session, payload.to)
+        event = self._event(payload)
+        self.state = rewound(base, self.state, event)
+        self._transcript = None
+        self._put(event)
+        self._hand_over(taken)
+
+    def _put(self, event: Event) -> None:
+        written = records.write(event, self._hash)
+        self._hash = written.record.hash
+        self._waiting.append((event, written))
+        self._undurable.append(event)
+
+    def _hand_over(self, taken: str) -> None:
+        """Let the flusher write what has gathered."""
         if taken:
             self._taken.append(taken)
             self._taken_unwritten.add(taken)
@@ -157,19 +187,15 @@ class Journal:
         """Return the transcript, reading the journal once if it is not in memory."""
         if self._transcript is not None:
             return self._transcript
-        transcript = Transcript()
-        previous = records.GENESIS
-        while transcript.seq < self._durable_seq:
-            async for event, hash_ in events_of(
-                self._kit.store, self.claim.session, transcript.seq, previous
-            ):
-                transcript.apply(event)
-                previous = hash_
-        for event in self._undurable:
-            if event.seq > transcript.seq:
-                transcript.apply(event)
-        self._transcript = transcript
-        return transcript
+        events: list[Event] = []
+        seq, previous = 0, records.GENESIS
+        while seq < self._durable_seq:
+            async for event, hash_ in events_of(self._kit.store, self.claim.session, seq, previous):
+                events.append(event)
+                seq, previous = event.seq, hash_
+        events.extend(event for event in self._undurable if event.seq > seq)
+        self._transcript = Transcript(effective(events))
+        return self._transcript
 
     def items(self) -> list[ContextItem]:
         """Return the transcript's items; it must have been loaded by `transcript()` before."""

@@ -14,14 +14,14 @@ from perdure.core.content import Content, ContextItem, Part, as_content
 from perdure.core.context import Transcript
 from perdure.core.errors import Conflict, InvalidRequest, NotFound
 from perdure.core.events import Event
-from perdure.core.evolve import evolve
 from perdure.core.inbox import Decide, Post, Put, Say, Update
 from perdure.core.journal import GENESIS
 from perdure.core.policy import approval_digest
 from perdure.core.state import State
 from perdure.core.step import next_step
+from perdure.core.timeline import effective
 from perdure.engine.hub import Hub, Live
-from perdure.engine.journal import events_of, load
+from perdure.engine.journal import events_of, follow, load
 from perdure.engine.kit import Kit
 
 Input = str | Part | Content
@@ -72,12 +72,7 @@ class Session:
 
     async def state(self, at: int | None = None) -> State:
         """Return the durable state, or the one at event `at`. Raises `NotFound`."""
-        if at is None:
-            state, _, _ = await load(self._engine.kit.store, self.id)
-        else:
-            state = State()
-            async for event in self.events(until=at):
-                state = evolve(state, event)
+        state, _, _ = await load(self._engine.kit.store, self.id, at)
         if state.seq == 0 or (at is not None and state.seq != at):
             raise self._unknown(at)
         return state
@@ -92,10 +87,7 @@ class Session:
 
     async def context(self, at: int | None = None) -> list[ContextItem]:
         """Return what the model reads at event `at` (default: now)."""
-        transcript = Transcript()
-        async for event in self.events(until=at):
-            transcript.apply(event)
-        return transcript.items
+        return Transcript(effective([event async for event in self.events(until=at)])).items
 
     def send(self, text: Input, *, key: str = "", by: str = "") -> Sending:
         """Give the session something to do. The same `key` sends it once, however often tried.
@@ -207,7 +199,7 @@ class Session:
             yield item
             if not isinstance(item, Event):
                 continue
-            state = evolve(state, item)
+            state = await follow(self._engine.kit.store, self.id, state, item)
             payload = item.payload
             started = started or (isinstance(payload, e.InputAccepted) and payload.key == key)
             if started and await self._still(state):

@@ -24,7 +24,6 @@ from perdure.engine.work import Work, context_of
 from perdure.ports.tool import OutcomeUnknown, Tool, ToolFailed, ToolOutput
 
 
-
 async def request_tools(work: Work, calls: tuple[CallState, ...]) -> None:
     """Write down what the permissions say of each call, and ask where they say so."""
     tools = await work.tools()

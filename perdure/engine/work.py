@@ -56,12 +56,23 @@ class Place:
                 "and the tool needs one.",
                 "Give the agent workspace=True.",
             )
+        if state.snapshot and not await environments.has(state.id):
+            # A fork, or a workspace that somebody deleted: made anew from what is stored.
+            sandbox = await environments.restore(state.id, spec, state.snapshot)
+            self._journal.append(_opened(sandbox), e.EnvironmentRestored(state.snapshot))
+            return sandbox
         sandbox = await environments.open(state.id, spec, state.source)
         self._journal.append(_opened(sandbox))
         if not state.snapshot:
             snapshot = await sandbox.snapshot()
             self._journal.append(e.EnvironmentSnapshotted(snapshot))
         return sandbox
+
+    async def restore(self, snapshot: str) -> None:
+        """Bring the workspace to `snapshot`, making it if there is none."""
+        await self.sandbox()
+        if self._journal.state.restore_due:
+            await self.back_to(snapshot, "")
 
     async def snapshot(self, call_id: str) -> tuple[e.EnvironmentSnapshotted, ...]:
         """Store the workspace as it is; return the event, or nothing when nothing changed."""

@@ -160,6 +160,10 @@ class Environments(Protocol):
         """
         ...
 
+    async def has(self, session: str) -> bool:
+        """True when the session's workspace is here, so that `open` finds it as it was."""
+        ...
+
     async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> Sandbox:
         """Open the sandbox of `session` with its workspace made anew from `snapshot`."""
         ...

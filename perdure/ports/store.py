@@ -102,6 +102,15 @@ class Store(Protocol):
         """
         ...
 
+    async def fork(self, source: str, at: int, session: str) -> None:
+        """Begin `session` with the first `at` events of `source` as its own; durable on return.
+
+        Nothing is copied: reading the new session reads them where they lie. Its journal goes on
+        with seq `at + 1` and the hash of event `at`. Raises `NotFound` when `source` has no such
+        event, `Conflict` (E-SESSION-EXISTS) when there is a `session` with events already.
+        """
+        ...
+
     async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
         """Return at most `limit` durable records with seq > `after`, in order. Unchecked."""
         ...
