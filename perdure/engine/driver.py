@@ -36,6 +36,7 @@ from perdure.engine.journal import Journal, events_of, load
 from perdure.engine.kit import Kit
 from perdure.engine.model_calls import call_model, recover_model
 from perdure.engine.recovery import recover_tools
+from perdure.engine.retry import LONGEST_S
 from perdure.engine.tool_calls import request_tools, run_tools, settle
 from perdure.engine.work import Place, Work
 from perdure.ports.tool import Tool
@@ -65,6 +66,7 @@ class Driver:
         self._effect: asyncio.Task[None] | None = None
         self._drain_task: asyncio.Task[None] | None = None
         self._work: Work | None = None
+        self._retry = (0, 0.0)  # a retry's time by the wall clock, and by the monotonic one
 
     def post_arrived(self) -> None:
         """Something may have been put into the session's inbox."""
@@ -168,10 +170,7 @@ class Driver:
             case due.CallModel() | due.RunTools() if over is not None:
                 await end_turn(work, "budget", over)
             case due.CallModel(not_before_us=when):
-                early_s = self._early(work.state, when)
-                # Waited out, the call is due, whatever the clock on the wall says by then.
-                if early_s <= 0 or not await self._wait(early_s):
-                    await self._model(work)
+                await self._model_in_time(work, when)
             case due.RunTools(calls=calls):
                 await self._effectful(work, run_tools(work, calls))
             case due.RecoverTools(calls=calls):
@@ -181,8 +180,19 @@ class Driver:
             case due.Rest():
                 pass
 
-    async def _model(self, work: Work) -> None:
-        await self._effectful(work, call_model(work))
+    async def _model_in_time(self, work: Work, when_us: int | None) -> None:
+        """Call the model, or wait until that is due; mail ends the waiting early.
+
+        The wall clock is asked once for each retry: one that is set back later, or was set back
+        while nobody worked here, makes nothing wait longer than any retry may.
+        """
+        monotonic = self._kit.clock.monotonic
+        if when_us is not None and self._retry[0] != when_us:
+            early_s = (when_us - self._kit.clock.now_us()) / 1_000_000
+            self._retry = (when_us, monotonic() + min(early_s, LONGEST_S))
+        wait_s = 0.0 if when_us is None else self._retry[1] - monotonic()
+        if wait_s <= 0 or not await self._wait(wait_s):
+            await self._effectful(work, call_model(work))
 
     async def _effectful(self, work: Work, effect: Coroutine[Any, Any, None]) -> None:
         """Perform an effect that an interrupt may cut short."""
@@ -275,14 +285,6 @@ class Driver:
             return True
         except TimeoutError:
             return False
-
-    def _early(self, state: State, when_us: int | None) -> float:
-        """Return how many seconds it is too early for what is due at `when_us`.
-
-        A clock that went back makes nothing wait longer than it was to wait at first.
-        """
-        now_us = max(self._kit.clock.now_us(), state.updated_at_us)
-        return 0.0 if when_us is None else (when_us - now_us) / 1_000_000
 
 
 def overdue(state: State, now_us: int) -> ErrorInfo | None:

@@ -1,7 +1,11 @@
 """When to try a failed model call again. Pure: the dice come in as a number."""
 
+from typing import Final
+
 from perdure.core.agent import RetryPolicy
 from perdure.core.errors import ErrorInfo
+
+LONGEST_S: Final = 3600.0  # a provider that asks for more is not waited for
 
 
 def delay_s(policy: RetryPolicy, failures: int, error: ErrorInfo, dice: float) -> float | None:
@@ -13,6 +17,6 @@ def delay_s(policy: RetryPolicy, failures: int, error: ErrorInfo, dice: float) -
     if not error.retryable or failures >= policy.attempts:
         return None
     if error.retry_after_s is not None:
-        return error.retry_after_s if error.retry_after_s <= 3600 else None
+        return error.retry_after_s if error.retry_after_s <= LONGEST_S else None
     full: float = min(policy.cap_s, policy.base_s * 2.0 ** (failures - 1))
     return full * (0.5 + dice / 2)

@@ -8,7 +8,15 @@ from typing import Self
 
 from perdure.core import events as e
 from perdure.core.agent import AgentSpec, ToolSpec
-from perdure.core.errors import Conflict, NotFound, PerdureError, SessionBusy, Unavailable
+from perdure.core.errors import (
+    Conflict,
+    LeaseLost,
+    NotFound,
+    PerdureError,
+    SessionBusy,
+    StaleAppend,
+    Unavailable,
+)
 from perdure.engine.agent import Agent
 from perdure.engine.driver import Driver
 from perdure.engine.hub import Hub
@@ -135,8 +143,8 @@ class Engine:
         again = False
         try:
             await driver.run()
-        except SessionBusy:
-            driver.woken_again()
+        except (SessionBusy, LeaseLost, StaleAppend):
+            driver.woken_again()  # another process works on it, and its followers read on
             again = await self._left_lying(session_id)
         except Exception as error:  # noqa: BLE001  # one session's end must not be another's
             self.hub.fail(session_id, error)

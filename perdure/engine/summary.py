@@ -8,6 +8,7 @@ from perdure.core.step import status
 from perdure.ports.store import SessionRow
 
 _WIDTH = 80
+_LOOKED_AT = 4096  # what comes after so many characters no line of a list shows
 
 
 def row_of(state: State, newest: Event | None) -> SessionRow:
@@ -68,5 +69,5 @@ def _describe(event: Event) -> str:
 
 
 def _short(text: str) -> str:
-    flat = " ".join(text.split())
+    flat = " ".join(text[:_LOOKED_AT].split())
     return flat if len(flat) <= _WIDTH else flat[: _WIDTH - 1] + "…"

@@ -87,6 +87,9 @@ async def run_tools(work: Work, calls: tuple[CallState, ...]) -> None:
         tool = tools.get(call.call.tool)
         free = tool and call.effect is Effect.READ and not tool.spec.environment
         (reads if free else rest).append(call)
+    if len(calls) == 1:  # the usual case needs no group
+        await run_call(work, tools.get(calls[0].call.tool), calls[0])
+        return
     gate = asyncio.Semaphore(work.kit.bounds.parallel_reads)
     async with asyncio.TaskGroup() as group:
         for call in reads:

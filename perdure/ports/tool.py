@@ -79,6 +79,7 @@ class OutcomeUnknown(PerdureError):
         super().__init__("E-TOOL-UNKNOWN", message)
 
 
+@runtime_checkable
 class Tool(Protocol):
     """One tool. Instances are shared by all sessions and keep no state of a call."""
 
@@ -106,6 +107,7 @@ class Tool(Protocol):
         ...
 
 
+@runtime_checkable
 class Toolset(Protocol):
     """Tools that are known only after asking somebody: an MCP server."""
 

@@ -37,7 +37,7 @@ from perdure.ports.model import (
 from perdure.testing.fake_vendors import FakeVendor, answer
 from perdure.testing.traffic import Traffic, stream
 
-KEY = Secret("sk-planted-0123456789abcdefghij")
+KEY = Secret("planted.0123456789abcdefghij")
 SCHEMA = msgspec.Raw(b'{"type":"object","properties":{"path":{"type":"string"}}}')
 TOOLS = (ToolSpec("read", "Reads a file.", SCHEMA), ToolSpec("files.list/all", "", SCHEMA))
 HELLO = UserItem((Text("Hello"),))

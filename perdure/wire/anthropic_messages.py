@@ -31,8 +31,18 @@ from perdure.ports.model import (
     TextDelta,
 )
 from perdure.wire import failures, history
-from perdure.wire.history import Built, Round, clean
-from perdure.wire.lenient import arguments, child, merge, number, raw, text
+from perdure.wire.history import Built, Round
+from perdure.wire.lenient import (
+    arguments,
+    child,
+    clean,
+    clean_all,
+    joined,
+    merge,
+    number,
+    raw,
+    text,
+)
 
 DIALECT: Final = "anthropic-messages"
 
@@ -99,7 +109,7 @@ def _converted(reply: ModelItem, ids: Mapping[str, str]) -> list[Any]:
         if isinstance(item, Text) and item.text.strip():
             blocks.append(_text_block(clean(item.text)))
         elif isinstance(item, ToolCall):
-            plain = history.clean_all(arguments_of(history.as_object(item.arguments)))
+            plain = clean_all(arguments_of(history.as_object(item.arguments)))
             name = history.wire_name(item.tool)
             blocks.append({"type": "tool_use", "id": ids[item.id], "name": name, "input": plain})
     return blocks or [_text_block(history.NO_TEXT)]
@@ -157,21 +167,21 @@ class _Block:
     def closed(self) -> dict[str, Any]:
         """Return the block as the vendor would have sent it in one go."""
         if any(self.said):
-            self.value[self.kind] = text(self.value, self.kind) + "".join(self.said)
+            self.value[self.kind] = joined((text(self.value, self.kind), *self.said))
             self.said.clear()
         return self.value
 
     @property
     def written(self) -> str:
         """The arguments as written; where they came whole, from the block itself."""
-        return "".join(self.json) or arguments(self.value.get("input")) or "{}"
+        return joined(self.json) or arguments(self.value.get("input")) or "{}"
 
     def finished(self) -> msgspec.Raw:
         """Freeze the block. A half-written input is wrapped: the vendor takes objects only."""
         if not self.json:
             return raw(self.closed())
         whole = history.as_object(self.written)
-        return raw(history.clean_all(self.closed()) | {"input": msgspec.Raw(whole.encode())})
+        return raw(clean_all(self.closed()) | {"input": msgspec.Raw(whole.encode())})
 
     @property
     def sendable(self) -> bool:

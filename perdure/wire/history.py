@@ -29,11 +29,11 @@ from perdure.core.content import (
 )
 from perdure.core.errors import InvalidRequest
 from perdure.ports.model import ModelRequest
+from perdure.wire.lenient import clean, clean_all
 
 NO_TEXT: Final = "(no text)"
 NO_RESULT: Final = "No result of this call was recorded."
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NOT_IN_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 _NAME_CHARS: Final = 64
 # Our ids as they are made: `t3.5`. Only these may swap the dot for an underscore without a digest.
@@ -139,22 +139,6 @@ def our_names(request: ModelRequest) -> Mapping[str, str]:
     return {wire_name(tool.name): tool.name for tool in request.tools}
 
 
-def clean(value: str) -> str:
-    """Replace lone surrogates by U+FFFD: UTF-8 cannot carry them, and vendors refuse them."""
-    return _SURROGATE.sub("\ufffd", value)
-
-
-def clean_all(value: Any) -> Any:
-    """Clean every string of a JSON value."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, list):
-        return [clean_all(v) for v in value]
-    if isinstance(value, dict):
-        return {clean(key): clean_all(v) for key, v in value.items()}
-    return value
-
-
 def is_object(arguments: str) -> bool:
     """Say whether the arguments of a call are a JSON object."""
     try:
@@ -170,7 +154,12 @@ def as_object(arguments: str) -> str:
     Servers that parse the history answer a half-written call with an error, for ever.
     """
     if is_object(arguments):
-        return clean(arguments) or "{}"
+        text = clean(arguments) or "{}"
+        try:
+            msgspec.json.decode(text)
+        except msgspec.DecodeError:  # a lone surrogate, written as an escape
+            text = msgspec.json.encode(clean_all(arguments_of(text))).decode()
+        return text
     return msgspec.json.encode({"INVALID_JSON": clean(arguments)}).decode()
 
 

@@ -4,12 +4,15 @@ It must not know any dialect. Local servers leave fields out, send null for text
 strings; none of that is worth failing a session for.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from perdure.core.codec import encode
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def text(value: Mapping[str, Any], key: str) -> str:
@@ -66,5 +69,35 @@ def arguments(value: object) -> str:
 
 
 def raw(value: object) -> msgspec.Raw:
-    """Freeze a JSON value, to be journaled and sent back byte for byte."""
-    return msgspec.Raw(encode(value))
+    """Freeze a JSON value, to be journaled and sent back byte for byte.
+
+    A lone surrogate that the provider wrote itself is not repeated to it: it would be refused.
+    """
+    try:
+        return msgspec.Raw(msgspec.json.encode(value))
+    except UnicodeEncodeError:
+        return msgspec.Raw(msgspec.json.encode(clean_all(value)))
+
+
+def joined(pieces: Iterable[str]) -> str:
+    """Join streamed pieces; a surrogate pair that was cut in two becomes its letter again."""
+    whole = "".join(pieces)
+    if not _SURROGATE.search(whole):
+        return whole
+    return whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def clean(value: str) -> str:
+    """Replace lone surrogates by U+FFFD: UTF-8 cannot carry them, and vendors refuse them."""
+    return _SURROGATE.sub("\ufffd", value)
+
+
+def clean_all(value: Any) -> Any:
+    """Clean every string of a JSON value."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [clean_all(v) for v in value]
+    if isinstance(value, dict):
+        return {clean(key): clean_all(v) for key, v in value.items()}
+    return value

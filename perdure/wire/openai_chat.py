@@ -27,8 +27,8 @@ from perdure.ports.model import (
     TextDelta,
 )
 from perdure.wire import failures, history
-from perdure.wire.history import Built, Round, clean
-from perdure.wire.lenient import arguments, child, children, merge, number, raw, text
+from perdure.wire.history import Built, Round
+from perdure.wire.lenient import arguments, child, children, clean, joined, merge, number, raw, text
 
 DIALECT: Final = "openai-chat"
 
@@ -139,7 +139,7 @@ class _Call:
 
     @property
     def arguments(self) -> str:
-        return "".join(self.pieces)
+        return joined(self.pieces)
 
 
 class ChatReader:
@@ -259,12 +259,12 @@ class ChatReader:
 
     def _finished(self) -> tuple[tuple[ReplyItem, ...], dict[str, Any]]:
         """Return our items, and the assistant message as it will be sent back."""
-        said, refusal = "".join(self._text), "".join(self._refusal)
+        said, refusal = joined(self._text), joined(self._refusal)
         message: dict[str, Any] = {"role": "assistant", "content": said or None}
         message |= self._extra
         items: list[ReplyItem] = []
         if self._thoughts:
-            items.append(Reasoning("".join(self._thoughts)))
+            items.append(Reasoning(joined(self._thoughts)))
         items += [Text(words) for words in (said, refusal) if words]
         if refusal:
             message["refusal"] = refusal

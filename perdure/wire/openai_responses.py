@@ -28,8 +28,8 @@ from perdure.ports.model import (
     TextDelta,
 )
 from perdure.wire import failures, history
-from perdure.wire.history import Built, Round, clean
-from perdure.wire.lenient import arguments, child, children, number, raw, text
+from perdure.wire.history import Built, Round
+from perdure.wire.lenient import arguments, child, children, clean, number, raw, text
 
 DIALECT: Final = "openai-responses"
 

@@ -181,6 +181,30 @@ def test_local_servers_are_read(
         assert sent["function"]["arguments"] == call.arguments
 
 
+@each_dialect
+def test_a_lone_surrogate_is_not_repeated_to_the_vendor(dialect: Dialect) -> None:
+    items = numbered(
+        [Text("a\ud800b"), ToolCall("", "read", '{"a": "\\udc00", "b": "\\ud83d\\ude42"}')]
+    )
+    _, reply = read(dialect, b"".join(dialect.traffic.reply(items)), [])
+    assert reply is not None
+    assert reply.items == items, "we keep what was really written"
+    item = ModelItem(reply.items, reply.raw, reply.dialect, reply.provider)
+    for provider in (dialect.provider, "another"):
+        body = dialect.request(a_request(item), provider).encoded()
+        msgspec.json.decode(body)  # strict: raises for a lone surrogate, escaped or not
+        assert "a\ufffdb" in body.decode()
+
+
+def test_a_letter_that_was_cut_in_two_is_whole_again() -> None:
+    """Some servers count in UTF-16 and cut between the halves of an emoji."""
+    frames = [frame({"choices": [{"delta": {"content": half}}]}) for half in "\ud83d\ude42"]
+    _, reply = read(DIALECTS[1], b"".join(frames) + b"data: [DONE]\n\n", [])
+    assert reply is not None
+    assert reply.items == (Text("🙂"),)
+    assert "🙂".encode() in bytes(reply.raw[0])
+
+
 def test_fields_of_a_call_that_nobody_knows_go_back() -> None:
     signed = {"id": "x", "extra_content": {"google": {"thought_signature": "c2ln"}}}
     call = signed | {"function": {"name": "read", "arguments": "{}"}}

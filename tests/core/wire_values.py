@@ -85,7 +85,7 @@ def histories(draw: st.DrawFn) -> list[ContextItem]:
     """Any history, also those that no engine should make: orphans, open calls, wild order."""
     found: list[ContextItem] = []
     calls: list[ToolCall] = []
-    for turn in range(draw(st.integers(0, 4))):
+    for turn in range(draw(st.integers(0, 7))):
         match draw(st.sampled_from(["user", "reply", "result", "orphan"])):
             case "user":
                 found.append(UserItem(draw(contents)))
@@ -115,7 +115,9 @@ contents = st.lists(
     max_size=3,
 ).map(tuple)
 plain_items: st.SearchStrategy[ReplyItem] = st.one_of(
-    words.map(Text), words.map(Reasoning), st.sampled_from(["novel", "odd"]).map(Opaque)
+    words.map(Text),
+    words.map(Reasoning),
+    st.sampled_from([Text(" \n"), Opaque("novel"), Opaque("odd")]),
 )
 written_items: st.SearchStrategy[ReplyItem] = st.one_of(
     some_words.map(Text),

@@ -56,14 +56,11 @@ def open_database(path: Path, node: str, sql: Statements, *, fsync: bool) -> Con
         folder = nodes_folder(path)
         sweep(folder)
         return Connections(opened[0], opened[1], opened[2], Node(folder, node))
-    except apsw.Error as error:
-        raise _not_opened(error, opened, path) from error
-    except OSError as error:
-        raise refusals.of_os_error(error, path) from error
-    except PerdureError:
+    except (apsw.Error, OSError, PerdureError) as error:
+        system_errno = opened[0].system_errno if opened else 0
         for connection in opened:
             connection.close()
-        raise
+        raise _not_opened(error, system_errno, path) from error
 
 
 def nodes_folder(path: Path) -> Path:
@@ -105,10 +102,13 @@ def check_synchronous(connection: apsw.Connection, path: Path, wanted: int) -> N
         )
 
 
-def _not_opened(error: apsw.Error, opened: list[apsw.Connection], path: Path) -> PerdureError:
-    system_errno = opened[0].system_errno if opened else 0
-    for connection in opened:
-        connection.close()
+def _not_opened(
+    error: apsw.Error | OSError | PerdureError, system_errno: int, path: Path
+) -> PerdureError:
+    if isinstance(error, PerdureError):
+        return error
+    if isinstance(error, OSError):
+        return refusals.of_os_error(error, path)
     if isinstance(error, apsw.NotADBError):
         return _foreign(path)
     return failures.translate(error, system_errno, path)
