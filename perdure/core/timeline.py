@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from perdure.core import events as e
 from perdure.core.agent import Effect
-from perdure.core.content import ToolCall
 from perdure.core.errors import CorruptJournal
 from perdure.core.events import Event
 from perdure.core.state import CallState, Phase, Spent, State
@@ -122,14 +121,3 @@ def left_since(base: State, later: Iterable[Event]) -> dict[str, e.ToolFinished 
             case _:
                 pass
     return found
-
-
-def will_run_again(base: State) -> list[tuple[ToolCall, str]]:
-    """Return the calls that going on from `base` runs, each with what its effect makes of that."""
-    words = {
-        Effect.READ: "safe: it only reads",
-        Effect.IDEMPOTENT: "safe: the same key does it once",
-        Effect.CONTAINED: "safe: the workspace is taken back first",
-        Effect.ONCE: "it did not run yet",
-    }
-    return [(c.call, words[c.effect]) for c in base.open_calls if c.phase is not Phase.UNKNOWN]

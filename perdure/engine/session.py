@@ -9,17 +9,19 @@ import msgspec
 
 from perdure.core import events as e
 from perdure.core import step as due
+from perdure.core.agent import AgentSpec
 from perdure.core.codec import encode
 from perdure.core.content import Content, ContextItem, Part, as_content
 from perdure.core.context import Transcript
 from perdure.core.errors import Conflict, InvalidRequest, NotFound
 from perdure.core.events import Event
-from perdure.core.inbox import Decide, Post, Put, Say, Update
+from perdure.core.inbox import Decide, Post, Put, Rewind, Say, Update
 from perdure.core.journal import GENESIS
 from perdure.core.policy import approval_digest
 from perdure.core.state import State
 from perdure.core.step import next_step
 from perdure.core.timeline import effective
+from perdure.engine import branching
 from perdure.engine.hub import Hub, Live
 from perdure.engine.journal import events_of, follow, load
 from perdure.engine.kit import Kit
@@ -112,6 +114,50 @@ class Session:
     async def pause(self, *, by: str = "") -> None:
         """Let what runs come to its end and start nothing more until `resume`."""
         await self.post(Say("pause", by=by))
+
+    async def fork(
+        self,
+        at: int | None = None,
+        *,
+        name: str | None = None,
+        agent: AgentSpec | None = None,
+        by: str = "",
+    ) -> "Session":
+        """Return a new session that begins as this one was at event `at` (default: now), paused.
+
+        Its past is shared, its workspace is made from the snapshot of that moment when it is
+        first needed. Calls that left after `at` are not run again without a decision.
+        """
+        state = await self.state(at)
+        fresh = name or self._engine.kit.ids.session()
+        await branching.fork(self._engine.kit, self.id, state.seq, fresh, agent, by)
+        return Session(self._engine, fresh)
+
+    async def rewind(self, to: int, *, by: str = "") -> Event:
+        """Take this session back to event `to`, transcript and files together; it is paused then.
+
+        A turn that is open is interrupted first. Returns the event that says so; raises
+        `InvalidRequest` (E-REWIND) when it was refused.
+        """
+        await self.state(to)
+        state = await self.state()
+        if state.turn is not None:
+            await self.interrupt(by=by)
+            async for item in self._follow(state.seq):
+                if isinstance(item, Event) and isinstance(item.payload, e.TurnEnded):
+                    state = await self.state(item.seq)
+                    break
+        await self.post(Rewind(to, by))
+        async for item in self._follow(state.seq):
+            if isinstance(item, Event) and isinstance(item.payload, e.SessionRewound):
+                return item
+            if isinstance(item, Event) and isinstance(item.payload, e.NoteRecorded):
+                raise InvalidRequest("E-REWIND", item.payload.text)
+        raise AssertionError("a follower ends only by an error")
+
+    async def preflight(self, at: int) -> branching.Preflight:
+        """Say what going on from event `at` would take from the journal and what run again."""
+        return await branching.preflight(self._engine.kit.store, self.id, at)
 
     async def update(self, update: e.SessionUpdated) -> None:
         """Put other limits or another agent version in force."""

@@ -1,0 +1,121 @@
+"""Taking a session up again differently: what a fork or a rewind would mean, and doing it.
+
+A fork shares the events of its origin and makes its workspace from a stored snapshot, so it costs
+the same whatever the length of the past. A rewind appends an event; nothing is deleted.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from perdure.core import events as e
+from perdure.core.agent import AgentSpec, Effect
+from perdure.core.errors import InvalidRequest, NotFound
+from perdure.core.events import Event
+from perdure.core.state import CallState, Phase, State
+from perdure.core.timeline import left_since
+from perdure.engine.journal import Journal, events_of, load
+from perdure.engine.kit import Kit
+from perdure.ports.store import Store
+
+
+class Again(msgspec.Struct, frozen=True):
+    """A call that is open at the cut. `verdict` is again, decide or ask; `why` says it in words."""
+
+    call_id: str
+    tool: str
+    arguments: str
+    verdict: str
+    why: str
+
+
+class Preflight(msgspec.Struct, frozen=True):
+    """What going on from event `at` means, before anything is done.
+
+    `from_journal` counts the model calls and tool calls whose results are taken as they are;
+    `calls` are those that are open at the cut; `snapshot` is the workspace of that moment.
+    """
+
+    session: str
+    at: int
+    turn_open: bool
+    from_journal: dict[str, int]
+    calls: tuple[Again, ...]
+    snapshot: str
+    spent_micro_usd: int
+
+
+async def preflight(store: Store, session: str, at: int) -> Preflight:
+    """Say what going on from event `at` of `session` means. Raises `NotFound`."""
+    base, later = await _cut(store, session, at)
+    unsafe = left_since(base, later)
+    calls = tuple(_again(call, unsafe) for call in base.open_calls)
+    spent = base.spent
+    return Preflight(
+        session=session,
+        at=at,
+        turn_open=base.turn is not None,
+        from_journal={"model calls": spent.steps, "tool calls": spent.tool_calls},
+        calls=calls,
+        snapshot=base.snapshot,
+        spent_micro_usd=spent.micro_usd,
+    )
+
+
+async def fork(
+    kit: Kit, source: str, at: int, name: str, agent: AgentSpec | None = None, by: str = ""
+) -> None:
+    """Begin session `name` with the first `at` events of `source`, paused at that moment.
+
+    With `agent` it goes on under another definition. Raises `NotFound`, `Conflict`.
+    """
+    base, later = await _cut(kit.store, source, at)
+    if base.spec.environment.in_place:
+        spec = agent or base.spec
+        where = msgspec.structs.replace(spec.environment, in_place=False)
+        agent = msgspec.structs.replace(spec, environment=where)
+    unsafe = tuple(left_since(base, later))
+    await kit.store.fork(source, at, name)
+    claim = await kit.store.claim(name)
+    try:
+        journal = Journal(kit, claim, base, 0)
+        journal.append(e.SessionForked(name, source, at, by, agent, unsafe))
+        await journal.durable()
+        await journal.close()
+    finally:
+        await kit.store.release(claim)
+
+
+async def _cut(store: Store, session: str, at: int) -> tuple[State, Sequence[Event]]:
+    base, _, _ = await load(store, session, at)
+    if base.seq == 0:
+        raise NotFound("E-SESSION-UNKNOWN", f"There is no session {session}.", "perdure ls")
+    if base.seq != at or at < 1:
+        raise NotFound(
+            "E-EVENT-UNKNOWN", f"{session} has no event {at}.", f"perdure show {session} --events"
+        )
+    if base.closed:
+        raise InvalidRequest("E-SESSION-CLOSED", f"{session} is closed at event {at}.")
+    later = [event async for event, _ in events_of(store, session, at, None)]
+    return base, later
+
+
+def _again(call: CallState, unsafe: dict[str, e.ToolFinished | None]) -> Again:
+    name = call.call.id
+    if name in unsafe:
+        done = unsafe[name]
+        result = f"it ended {done.status} there" if done else "its outcome is not known"
+        verdict, why = "decide", f"it was made after this moment, and {result}"
+    elif call.phase in (Phase.ASKING, Phase.PROPOSED):
+        verdict, why = "ask", "the permissions decide it anew"
+    elif call.effect is Effect.ONCE and call.phase is Phase.STARTED:
+        verdict, why = "decide", "it was in flight at this moment"
+    else:
+        verdict = "again"
+        why = {
+            Effect.READ: "it only reads",
+            Effect.IDEMPOTENT: "the same key does it once",
+            Effect.CONTAINED: "the workspace is taken back first",
+            Effect.ONCE: "it had not left yet",
+        }[call.effect]
+    return Again(name, call.call.tool, call.call.arguments, verdict, why)
