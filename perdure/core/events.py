@@ -115,8 +115,7 @@ class TurnEnded(_Fact, frozen=True, tag="turn.ended"):
 class ModelRequested(_Fact, frozen=True, tag="model.requested"):
     """The model is about to be called. `steers` are inputs that join the transcript here.
 
-    `reserved_tokens` and `reserved_micro_usd` are the worst case of this call; `dropped` says
-    what could not be shown to this provider.
+    `reserved_tokens` and `reserved_micro_usd` are the worst case of this call.
     """
 
     model: str
@@ -125,13 +124,13 @@ class ModelRequested(_Fact, frozen=True, tag="model.requested"):
     max_output_tokens: int = 0
     reserved_tokens: int = 0
     reserved_micro_usd: int | None = None
-    dropped: tuple[str, ...] = ()
 
 
 class ModelResponded(_Fact, frozen=True, tag="model.responded"):
     """The call is over. Only an `ok` reply joins the transcript; `partial` is evidence.
 
     With an error, `retry_at_us` says when the next attempt is due; without it there is none.
+    `dropped` says what of the transcript could not be shown to this provider as it was.
     """
 
     status: ReplyStatus
@@ -146,6 +145,7 @@ class ModelResponded(_Fact, frozen=True, tag="model.responded"):
     error: ErrorInfo | None = None
     partial: str = ""
     retry_at_us: int | None = None
+    dropped: tuple[str, ...] = ()
 
 
 class ToolRequested(_Fact, frozen=True, tag="tool.requested"):

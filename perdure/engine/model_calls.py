@@ -135,6 +135,7 @@ def _responded(work: Work, reply: ModelReply) -> e.ModelResponded:
         usage=usage,
         finish=reply.finish,
         request_id=reply.request_id,
+        dropped=reply.dropped,
     )
 
 
