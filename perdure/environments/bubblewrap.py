@@ -68,6 +68,10 @@ class Bubblewrap:
         home = await self._sessions.open(session, spec, source, _owner(session))
         return await self._sandbox(home, spec)
 
+    async def has(self, session: str) -> bool:
+        """See `Environments.has`."""
+        return await self._sessions.has(session)
+
     async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> LocalSandbox:
         """See `Environments.restore`."""
         home = await self._sessions.restore(session, snapshot, _owner(session))

@@ -53,6 +53,10 @@ class Process:
         home = await self._sessions.open(session, spec, source, lambda _: None)
         return await self._sandbox(home, spec)
 
+    async def has(self, session: str) -> bool:
+        """See `Environments.has`."""
+        return await self._sessions.has(session)
+
     async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> LocalSandbox:
         """See `Environments.restore`. Raises `Forbidden` (E-SANDBOX-PROCESS) unless allowed."""
         self._check_allowed()

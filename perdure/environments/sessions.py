@@ -53,6 +53,10 @@ class Sessions:
         """See `open_home`."""
         return await asyncio.to_thread(open_home, self.root, session, spec, source, owner_of)
 
+    async def has(self, session: str) -> bool:
+        """See `Environments.has`."""
+        return await asyncio.to_thread(has_home, self.root, session)
+
     async def restore(self, session: str, snapshot: str, owner_of: OwnerOf) -> Home:
         """See `restore_home`."""
         store = await self.store()
@@ -89,6 +93,12 @@ def open_home(
     elif not Path(meta.workspace).is_dir():
         meta = Meta(str(make_workspace(folder, "", owner_of(None), root)), in_place=False)
     return Home(folder, meta, owner_of(Path(meta.workspace) if meta.in_place else None))
+
+
+def has_home(root: Path, session: str) -> bool:
+    """Whether the session's home is here and complete, with its workspace."""
+    meta = load_meta(session_folder(root, session))
+    return meta is not None and Path(meta.workspace).is_dir()
 
 
 def restore_home(

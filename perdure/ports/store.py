@@ -107,7 +107,9 @@ class Store(Protocol):
 
         Nothing is copied: reading the new session reads them where they lie. Its journal goes on
         with seq `at + 1` and the hash of event `at`. Raises `NotFound` when `source` has no such
-        event, `Conflict` (E-SESSION-EXISTS) when there is a `session` with events already.
+        event, `Conflict` (E-SESSION-EXISTS) when there is a `session` with events already,
+        `SessionBusy` when another live process owns an empty one of that name. Until it has an
+        event of its own it is not listed, takes no letters, and may be forked anew.
         """
         ...
 
@@ -150,7 +152,10 @@ class Store(Protocol):
         ...
 
     async def load_state(self, session: str) -> tuple[int, bytes] | None:
-        """Return the newest cached state, or None."""
+        """Return the newest cached state, or None.
+
+        That of a fork's origin, when it is from before the cut, is one of the fork.
+        """
         ...
 
     async def changed(self, timeout_s: float) -> bool:

@@ -11,12 +11,13 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from perdure.core.errors import PerdureError, Unavailable
-from perdure.core.journal import GENESIS, Record
+from perdure.core.journal import Record
 from perdure.ports.store import Batch, Claim, Letter, SessionRow
 from perdure.stores import refusals
 from perdure.stores.blobs import MemoryBlobs
 from perdure.stores.faults import Faults
 from perdure.stores.frozen import frozen
+from perdure.stores.memory_journal import Journal, Posted, Process
 
 T = TypeVar("T")
 
@@ -31,33 +32,6 @@ class MemoryDisk:
         self.journals: dict[str, Journal] = {}
         self.connections: list[MemoryStore] = []
         self.version = 0  # counts commits, so that each connection notices those of the others
-
-
-class Journal:
-    """One session as it lies on the disk."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.owner: Process | None = None
-        self.epoch = 0
-        self.row: SessionRow | None = None
-        self.letters: dict[str, Posted] = {}
-        self.state: tuple[int, bytes] | None = None
-
-
-class Posted(NamedTuple):
-    """A letter: `body` is None once it was taken, but its key is remembered."""
-
-    digest: bytes
-    body: bytes | None
-
-
-class Process:
-    """Stands for the process behind a connection: it is alive until it closes or is killed."""
-
-    def __init__(self, node: str) -> None:
-        self.node = node
-        self.alive = True
 
 
 class _Write(NamedTuple):
@@ -114,6 +88,10 @@ class MemoryStore:
         """See `Store.claim`."""
         return await self._write(lambda: self._claim(session))
 
+    async def fork(self, source: str, at: int, session: str) -> None:
+        """See `Store.fork`."""
+        await self._write(lambda: self._fork(source, at, session))
+
     async def release(self, claim: Claim) -> None:
         """See `Store.release`."""
         await self._write(lambda: self._release(claim))
@@ -136,7 +114,7 @@ class MemoryStore:
     async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
         """See `Store.read`."""
         journal = self._journal(session)
-        return journal.records[after : after + limit] if journal else []
+        return journal.read(after, limit) if journal else []
 
     async def inbox(self, session: str) -> list[Letter]:
         """See `Store.inbox`."""
@@ -158,12 +136,12 @@ class MemoryStore:
         journal = self._journal(session)
         if journal is None or not journal.records:
             return None
-        return journal.row or SessionRow(id=session, seq=len(journal.records))
+        return journal.row or SessionRow(id=session, seq=journal.seq)
 
     async def load_state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""
         journal = self._journal(session)
-        return journal.state if journal else None
+        return journal.newest_state() if journal else None
 
     async def changed(self, timeout_s: float) -> bool:
         """See `Store.changed`."""
@@ -240,14 +218,31 @@ class MemoryStore:
         if not refusals.is_name(session):
             raise refusals.unfit_name(session)
         journal = self._disk.journals.setdefault(session, Journal())
-        owner = journal.owner
-        if owner is not None and owner is not self._process and owner.alive:
-            raise refusals.busy(session)
+        owner = self._checked_owner(session, journal)
         clean = owner is None or owner is self._process
         journal.owner = self._process
         journal.epoch += 1
-        end = journal.records[-1].hash if journal.records else GENESIS
-        return Claim(session, journal.epoch, len(journal.records), end, clean)
+        return Claim(session, journal.epoch, journal.seq, journal.hash, clean)
+
+    def _checked_owner(self, session: str, journal: Journal) -> Process | None:
+        owner = journal.owner
+        if owner is not None and owner is not self._process and owner.alive:
+            raise refusals.busy(session)
+        return owner
+
+    def _fork(self, source: str, at: int, session: str) -> None:
+        if not refusals.is_name(session):
+            raise refusals.unfit_name(session)
+        past = self._journal(source)
+        part = past.part_with(at) if past else None
+        if part is None:
+            raise refusals.no_event(source, at)
+        journal = self._disk.journals.get(session) or Journal()
+        if journal.records:
+            raise refusals.exists(session)
+        self._checked_owner(session, journal)
+        journal.begin_after(part.journal, at)
+        self._disk.journals[session] = journal
 
     def _release(self, claim: Claim) -> None:
         journal = self._disk.journals.get(claim.session)
@@ -273,8 +268,8 @@ class MemoryStore:
         refusals.checked_gaps(batch)
         if journal is None or (journal.owner, journal.epoch) != (self._process, batch.epoch):
             raise refusals.lease_lost(batch)
-        if len(journal.records) != batch.expected_seq:
-            raise refusals.stale(batch, len(journal.records))
+        if journal.seq != batch.expected_seq:
+            raise refusals.stale(batch, journal.seq)
 
     def _post(self, session: str, key: str, body: bytes) -> bool:
         journal = self._journal(session)

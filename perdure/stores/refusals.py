@@ -55,6 +55,22 @@ def unknown(session: str) -> NotFound:
     )
 
 
+def no_event(session: str, seq: int) -> NotFound:
+    """The session has no event of that number, or there is no such session."""
+    return NotFound(
+        "E-EVENT-UNKNOWN", f"{session} has no event {seq}.", f"perdure show {session} --events"
+    )
+
+
+def exists(session: str) -> Conflict:
+    """A fork cannot begin where something is."""
+    return Conflict(
+        "E-SESSION-EXISTS",
+        f"There is a session {session} already. Nothing was changed.",
+        "Choose another name.",
+    )
+
+
 def unfit_name(session: str) -> InvalidRequest:
     """The name cannot be stored as text."""
     return InvalidRequest(

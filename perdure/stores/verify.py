@@ -1,6 +1,7 @@
 """Is what lies in a store what was written? Walks every session as a reader years later would.
 
-Reads pages, one payload at a time, so that a store larger than memory can be checked.
+Reads pages, one payload at a time, so that a store larger than memory can be checked. A fork is
+walked from the first event of its origin on: its journal is whole only if that part of it is.
 """
 
 from typing import Final, Protocol, runtime_checkable
@@ -8,10 +9,11 @@ from typing import Final, Protocol, runtime_checkable
 import msgspec
 
 from perdure.core.errors import CorruptJournal
-from perdure.core.events import Event, ToolFinished
+from perdure.core.events import Event, SessionRewound, ToolFinished
 from perdure.core.evolve import evolve
 from perdure.core.journal import GENESIS, Record, aside, check, read
 from perdure.core.state import State
+from perdure.core.timeline import rewound
 from perdure.ports.store import SessionRow, Store
 
 _PAGE: Final = 200
@@ -74,13 +76,28 @@ async def _walk(store: Store, row: SessionRow) -> None:
             try:
                 check(record, end, state.seq + 1)
                 event = await _event(store, record)
-                state, end = evolve(state, event), record.hash
+                state, end = await _follow(store, row.id, state, event), record.hash
                 await _look_for_blobs(store, event)
             except CorruptJournal as error:
                 raise _Bad(record.seq, error) from error
     if row.seq > state.seq:
         message = f"The list says {row.seq} events; the journal ends at {state.seq}."
         raise _Bad(state.seq + 1, CorruptJournal("E-JOURNAL-HEAD", message))
+
+
+async def _follow(store: Store, session: str, state: State, event: Event) -> State:
+    if not isinstance(event.payload, SessionRewound):
+        return evolve(state, event)
+    return rewound(await _state_at(store, session, event.payload.to), state, event)
+
+
+async def _state_at(store: Store, session: str, seq: int) -> State:
+    """Fold from the beginning: a cached state is no witness for what it was made from."""
+    state = State()
+    while state.seq < seq and (page := await _page(store, session, state.seq)):
+        for record in page[: seq - state.seq]:
+            state = await _follow(store, session, state, await _event(store, record))
+    return state
 
 
 async def _page(store: Store, session: str, after: int) -> list[Record]:

@@ -7,7 +7,8 @@ from typing import Final
 from perdure.core.journal import Record
 from perdure.ports.store import Batch, Claim, Letter
 from perdure.stores import refusals
-from perdure.stores.memory import Journal, MemoryStore
+from perdure.stores.memory import MemoryStore
+from perdure.stores.memory_journal import Journal
 
 
 class AcknowledgesBeforeCommit(MemoryStore):
@@ -26,8 +27,8 @@ class AcceptsOldEpochs(MemoryStore):
     def _check_append(self, journal: Journal | None, batch: Batch) -> None:
         if journal is None:
             raise refusals.lease_lost(batch)
-        if len(journal.records) != batch.expected_seq:
-            raise refusals.stale(batch, len(journal.records))
+        if journal.seq != batch.expected_seq:
+            raise refusals.stale(batch, journal.seq)
         refusals.checked_gaps(batch)
 
 
@@ -51,8 +52,8 @@ class AcceptsGaps(MemoryStore):
     def _check_append(self, journal: Journal | None, batch: Batch) -> None:
         if journal is None or (journal.owner, journal.epoch) != (self._process, batch.epoch):
             raise refusals.lease_lost(batch)
-        if len(journal.records) > batch.expected_seq:
-            raise refusals.stale(batch, len(journal.records))
+        if journal.seq > batch.expected_seq:
+            raise refusals.stale(batch, journal.seq)
 
 
 class TearsBatches(MemoryStore):
@@ -66,7 +67,7 @@ class TearsBatches(MemoryStore):
 
     def _end(self, session: str) -> int:
         journal = self._journal(session)
-        return len(journal.records) if journal else 0
+        return journal.seq if journal else 0
 
 
 class ForgetsKeys(MemoryStore):
@@ -138,6 +139,43 @@ class AcceptsOtherBodies(MemoryStore):
         return super()._post(session, key, body)
 
 
+class ShowsForksTheFuture(MemoryStore):
+    """Lets a fork read all events of its origin."""
+
+    async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
+        journal = self._journal(session)
+        if journal is None or journal.origin is None:
+            return await super().read(session, after, limit)
+        return [*journal.origin.records, *journal.records][after : after + limit]
+
+
+class WritesThroughForks(MemoryStore):
+    """Appends what is appended to a fork to its origin as well."""
+
+    def _append(self, batch: Batch) -> None:
+        super()._append(batch)
+        journal = self._journal(batch.session)
+        if journal is not None and journal.origin is not None:
+            journal.origin.records.extend(batch.records)
+
+
+class ForksOverSessions(MemoryStore):
+    """Forks onto a name that is taken."""
+
+    def _fork(self, source: str, at: int, session: str) -> None:
+        self._disk.journals.pop(session, None)
+        super()._fork(source, at, session)
+
+
+class ForksWithFutureStates(MemoryStore):
+    """Gives a fork its origin's newest cached state, wherever the cut was."""
+
+    async def load_state(self, session: str) -> tuple[int, bytes] | None:
+        journal = self._journal(session)
+        origin = journal.origin if journal else None
+        return origin.state if origin else await super().load_state(session)
+
+
 class NeverWakes(MemoryStore):
     """Does not tell that another connection has written."""
 
@@ -161,6 +199,10 @@ BROKEN: Final[Mapping[str, type[MemoryStore]]] = {
         KeepsEpochs,
         ShufflesLetters,
         AcceptsOtherBodies,
+        ShowsForksTheFuture,
+        WritesThroughForks,
+        ForksOverSessions,
+        ForksWithFutureStates,
         NeverWakes,
     )
 }

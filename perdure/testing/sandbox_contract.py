@@ -11,6 +11,7 @@ host is the business of the probes, not of this suite.
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -236,6 +237,41 @@ class SandboxContract:
         assert await self.said(box, "cat ../f") == "1\n"
         await fork.close()
         assert snapshot in [name async for name in opened.snapshots()]
+
+    async def test_a_fork_has_the_files_of_its_moment(
+        self, opened: Environments, box: Sandbox
+    ) -> None:
+        await box.run("echo 1 >f; echo 1 >gone; mkdir d; cd d; export E=1")
+        then = await box.snapshot()
+        await box.run("echo 2 >../f; rm ../gone; echo new >../new; cd ..; export E=2")
+        now = await box.snapshot()
+        fork = await opened.restore("two", self.spec(), then)
+        assert await self.said(fork, 'cat ../f ../gone; echo $E; basename "$PWD"') == "1\n1\n1\nd\n"
+        assert await fork.files.list() == ["f", "gone"]
+        assert await fork.snapshot() == then, "shell state and all"
+        assert await box.snapshot() == now, "the origin was not touched"
+        await fork.run("rm ../f; echo there >../there")
+        again = await opened.restore("two", self.spec(), then)
+        assert await again.files.list() == ["f", "gone"], "made anew, whatever it had"
+        assert await box.files.list() == ["f", "new"]
+        for each in (fork, again):
+            await each.close()
+
+    async def test_what_is_here(self, tmp_path: Path) -> None:
+        root = tmp_path / "environments"
+        opened = self.environments(root)
+        assert not await opened.has("one")
+        box = await opened.open("one", self.spec(), "")
+        snapshot = await box.snapshot()
+        assert await opened.has("one")
+        assert not await opened.has("two")
+        fork = await opened.restore("two", self.spec(), snapshot)
+        for each in (box, fork):
+            await each.close()
+        assert [await self.environments(root).has(name) for name in ("one", "two")] == [True, True]
+        assert not await self.environments(tmp_path / "elsewhere").has("one")
+        shutil.rmtree(box.workspace)
+        assert not await opened.has("one"), "its files are gone"
 
     async def test_a_new_process_finds_everything(self, tmp_path: Path) -> None:
         source = tmp_path / "source"

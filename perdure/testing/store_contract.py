@@ -8,11 +8,12 @@
 The tests know the port and nothing else; pytest-asyncio runs them.
 """
 
+from perdure.testing.store_contract_fork import ForkContract
 from perdure.testing.store_contract_inbox import InboxContract
 from perdure.testing.store_contract_journal import JournalContract
 from perdure.testing.store_contract_lists import ListsContract
 from perdure.testing.store_contract_owner import OwnerContract
 
 
-class StoreContract(JournalContract, OwnerContract, InboxContract, ListsContract):
+class StoreContract(JournalContract, OwnerContract, InboxContract, ListsContract, ForkContract):
     """All of it."""

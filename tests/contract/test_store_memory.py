@@ -66,6 +66,10 @@ CAUGHT_BY = {
     "KeepsEpochs": "test_claiming_again_gives_a_new_epoch",
     "ShufflesLetters": "test_letters_wait_in_order",
     "AcceptsOtherBodies": "test_a_key_counts_once",
+    "ShowsForksTheFuture": "test_a_fork_begins_where_it_was_cut",
+    "WritesThroughForks": "test_a_fork_and_its_origin_go_their_own_ways",
+    "ForksOverSessions": "test_a_name_that_is_taken",
+    "ForksWithFutureStates": "test_a_state_from_before_the_cut_serves_the_fork",
     "NeverWakes": "test_a_change_before_the_question_counts",
 }
 

@@ -14,7 +14,7 @@ from perdure.stores.memory import MemoryStore
 from perdure.stores.offload import Inline
 from tests.contract.stores import MemoryHarness, SqliteHarness
 
-SESSIONS = ("ses_1", "ses_2", "ses_3")
+SESSIONS = ("ses_1", "ses_2", "ses_3", "ses_4")
 KEYS = ("k1", "k2", "k3", "k4")
 
 
@@ -32,8 +32,8 @@ class Caller:
         self._stores = [await self._harness.open() for _ in range(2)]
         for _ in range(calls):
             at = self._chance.randrange(2)
-            verbs = (self.claim, self.append, self.append, self.post, self.look, self.end)
-            weights = (4, 8, 8, 6, 4, 1)
+            verbs = (self.claim, self.append, self.fork, self.post, self.look, self.end)
+            weights = (4, 16, 2, 6, 4, 1)
             verb = self._chance.choices(verbs, weights)[0]
             self.answers.append((verb.__name__, at, await answer(verb(at))))
 
@@ -68,6 +68,11 @@ class Caller:
             self._chance.sample(KEYS, self._chance.randrange(2)),
             self._chance.choice((None, row)),
         )
+
+    async def fork(self, at: int) -> object:
+        source, name = self._chance.choice(SESSIONS), self._chance.choice(SESSIONS)
+        await self._stores[at].fork(source, self._chance.randrange(8), name)
+        return None
 
     async def post(self, at: int) -> object:
         session, key = self._chance.choice(SESSIONS), self._chance.choice(KEYS)
@@ -130,9 +135,11 @@ CODES = frozenset(
     [
         "E-APPEND-STALE",
         "E-JOURNAL-GAP",
+        "E-EVENT-UNKNOWN",
         "E-KEY-REUSED",
         "E-LEASE-LOST",
         "E-SESSION-BUSY",
+        "E-SESSION-EXISTS",
         "E-SESSION-UNKNOWN",
         "clean=False",
     ]

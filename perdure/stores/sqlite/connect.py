@@ -19,7 +19,7 @@ from perdure.stores.sqlite.nodes import Node, sweep
 from perdure.stores.sqlite.statements import Statements
 
 APPLICATION_ID: Final = 0x50455244  # "PERD"; the file command and other tools can show it
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 _BUSY_S: Final = 10.0
 _RETRY_S: Final = 0.0005
 _CACHE_KIB: Final = 16 * 1024
@@ -146,16 +146,23 @@ class _Patience:
 
 def _prepare(connection: apsw.Connection, path: Path, sql: Statements) -> None:
     """Make sure that it has our tables in the version we know."""
-    if _is_new(connection, path, sql):
+    if _is_due(connection, path, sql):
         # Two processes may find the same new file; changing its mode does not wait as a write does.
         turn = lock(nodes_folder(path) / "creating")
         try:
             if _is_new(connection, path, sql):
                 _set_wal(connection, path)
                 _create(connection, sql)
+            elif _is_due(connection, path, sql):
+                _migrate(connection, path, sql)
         finally:
             os.close(turn)
     _set_wal(connection, path)
+
+
+def _is_due(connection: apsw.Connection, path: Path, sql: Statements) -> bool:
+    """Whether the tables are to be made, or to be brought to our version."""
+    return _is_new(connection, path, sql) or connection.pragma("user_version") < SCHEMA
 
 
 def _is_new(connection: apsw.Connection, path: Path, sql: Statements) -> bool:
@@ -181,6 +188,30 @@ def _create(connection: apsw.Connection, sql: Statements) -> None:
     connection.pragma("application_id", APPLICATION_ID)
     connection.pragma("user_version", SCHEMA)
     connection.execute(sql.commit)
+
+
+def _migrate(connection: apsw.Connection, path: Path, sql: Statements) -> None:
+    """Bring the tables of an older perdure to our version: all of it, or nothing."""
+    folder = nodes_folder(path)
+    sweep(folder)
+    if any(folder.glob("*.lock")):
+        # It would go on with its own idea of the tables, and misread what we write.
+        raise Unavailable(
+            "E-DB-IN-USE",
+            f"{path} was made by an older perdure, and one has it open. Nothing was changed.",
+            "End the older one first: fuser shows which process has the file open.",
+        )
+    steps = {2: sql.migrate_2}
+    connection.execute(sql.begin)
+    try:
+        for version in range(connection.pragma("user_version") + 1, SCHEMA + 1):
+            connection.execute(steps[version])
+        connection.pragma("user_version", SCHEMA)
+        connection.execute(sql.commit)
+    except apsw.Error:
+        if connection.in_transaction:
+            connection.execute(sql.rollback)
+        raise
 
 
 def _set_wal(connection: apsw.Connection, path: Path) -> None:

@@ -58,6 +58,23 @@ class MakeClaim(Write):
         return tables.owns(self.outcome) if isinstance(self.outcome, Claim) else None
 
 
+class Fork(Write):
+    """`Store.fork`."""
+
+    def __init__(self, source: str, at: int, session: str) -> None:
+        super().__init__()
+        self._source, self._at, self._session = source, at, session
+
+    def run(self, tables: "Tables") -> object:
+        """See `Write.run`."""
+        tables.fork(self._source, self._at, self._session)
+        return None
+
+    def landed(self, tables: "Tables") -> bool | None:
+        """See `Write.landed`."""
+        return tables.is_fork(self._source, self._at, self._session)
+
+
 class Release(Write):
     """`Store.release`."""
 

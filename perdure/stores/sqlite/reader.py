@@ -49,8 +49,16 @@ class Reader:
 
     def events(self, session: str, after: int, limit: int) -> list[Record]:
         """See `Store.read`."""
-        values = (_name(session), after, limit)
-        return [Record(*row) for row in self._connection.execute(self._sql.read_events, values)]
+        found: list[Record] = []
+        # One moment for all that is read: a session may become a fork between two statements.
+        with self._connection as connection:
+            rows = connection.execute(self._sql.read_past, (_name(session), after))
+            past: list[tuple[int, int, int]] = list(rows)
+            for origin, base, until in past:
+                values = (origin, max(after, base), until, limit - len(found))
+                events = connection.execute(self._sql.read_events, values)
+                found.extend(Record(*row) for row in events)
+        return found
 
     def inbox(self, session: str) -> list[Letter]:
         """See `Store.inbox`."""

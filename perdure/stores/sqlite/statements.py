@@ -8,13 +8,17 @@ class Statements(NamedTuple):
     """Each field is the file of its name."""
 
     schema: str
+    migrate_2: str
     begin: str
     commit: str
     rollback: str
     table_count: str
     find_session: str
+    find_event: str
     insert_session: str
     claim: str
+    fork: str
+    drop_state: str
     release: str
     release_all: str
     advance: str
@@ -23,6 +27,7 @@ class Statements(NamedTuple):
     find_letter: str
     insert_letter: str
     save_state: str
+    read_past: str
     read_events: str
     read_hash: str
     read_inbox: str

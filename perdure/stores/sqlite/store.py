@@ -133,6 +133,10 @@ class SqliteStore:
         """See `Store.append`."""
         return self._write(lambda: jobs.Append(frozen(batch)))
 
+    async def fork(self, source: str, at: int, session: str) -> None:
+        """See `Store.fork`."""
+        await self._write(lambda: jobs.Fork(source, at, session))
+
     async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
         """See `Store.read`."""
         return await self._read(lambda reader: reader.events(session, after, limit))

@@ -22,6 +22,12 @@ class Session(NamedTuple):
     owner: str | None
     seq: int
     hash: bytes
+    base: int  # the event a fork begins after; 0 for a session of its own
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no event of its own."""
+        return self.seq == self.base
 
 
 class Tables:
@@ -54,6 +60,7 @@ class Tables:
         """Insert the events of all batches at once."""
         if self._events:
             self.connection.executemany(self.sql.insert_event, self._events)
+            self._events.clear()
 
     def find(self, session: str) -> Session | None:
         """Look a session up by its name."""
@@ -69,11 +76,35 @@ class Tables:
         self.connection.execute(self.sql.insert_session, (name, GENESIS))
         session = self.find(name)
         assert session is not None
-        clean = session.owner is None or session.owner == self._node.name
-        if not clean and not self._node.is_dead(session.owner or ""):
+        if self._is_held(session):
             raise refusals.busy(name)
+        clean = session.owner is None or session.owner == self._node.name
         self.connection.execute(self.sql.claim, (session.id, self._node.name))
         return Claim(name, session.epoch + 1, session.seq, session.hash, clean)
+
+    def fork(self, source: str, at: int, name: str) -> None:
+        """See `Store.fork`."""
+        if not refusals.is_name(name):
+            raise refusals.unfit_name(name)
+        self.flush()  # what is forked may have come with the same group
+        origin = self._event(source, at)
+        if origin is None:
+            raise refusals.no_event(source, at)
+        self.connection.execute(self.sql.insert_session, (name, GENESIS))
+        session = self.find(name)
+        assert session is not None
+        if not session.is_empty:
+            raise refusals.exists(name)
+        if self._is_held(session):
+            raise refusals.busy(name)
+        self.connection.execute(self.sql.fork, (session.id, origin[0], at, origin[1]))
+        self.connection.execute(self.sql.drop_state, (session.id,))
+
+    def is_fork(self, source: str, at: int, name: str) -> bool:
+        """Whether that session begins after event `at` of `source`."""
+        session, origin = self.find(name), self._event(source, at)
+        where = (session.base, session.hash) if session and session.is_empty else None
+        return origin is not None and where == (at, origin[1])
 
     def owns(self, claim: Claim) -> bool:
         """Whether the claim is in force."""
@@ -109,7 +140,7 @@ class Tables:
     def post(self, name: str, key: str, body: bytes) -> bool:
         """See `Store.post`."""
         session = self.find(name)
-        if session is None or session.seq == 0:
+        if session is None or session.is_empty:
             raise refusals.unknown(name)
         digest = sha256(body).digest()
         before = self._digest(session.id, key)
@@ -152,6 +183,17 @@ class Tables:
         if session is None or not self._holds(session, batch.epoch):
             raise refusals.lease_lost(batch)
         raise refusals.stale(batch, session.seq)
+
+    def _event(self, name: str, seq: int) -> tuple[int, bytes] | None:
+        """Return the session in which event `seq` of this one lies, and the event's hash."""
+        if not refusals.is_name(name):
+            return None
+        return self.connection.execute(self.sql.find_event, (name, seq)).fetchone()
+
+    def _is_held(self, session: Session) -> bool:
+        """Whether another process owns it that is alive."""
+        owner = session.owner
+        return owner not in (None, self._node.name) and not self._node.is_dead(owner or "")
 
     def _holds(self, session: Session, epoch: int) -> bool:
         return (session.owner, session.epoch) == (self._node.name, epoch)

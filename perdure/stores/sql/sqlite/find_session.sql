@@ -1,1 +1,1 @@
-SELECT id, epoch, owner, seq, hash FROM sessions WHERE name = ?1
+SELECT id, epoch, owner, seq, hash, base FROM sessions WHERE name = ?1

@@ -1,4 +1,4 @@
 SELECT seq, type, data, hash FROM events
-WHERE session = (SELECT id FROM sessions WHERE name = ?1) AND seq > ?2
+WHERE session = ?1 AND seq > ?2 AND seq <= ?3
 ORDER BY seq
-LIMIT ?3
+LIMIT ?4

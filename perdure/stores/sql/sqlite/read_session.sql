@@ -1,1 +1,1 @@
-SELECT name, seq, row FROM sessions WHERE name = ?1 AND seq > 0
+SELECT name, seq, row FROM sessions WHERE name = ?1 AND seq > base

@@ -1,1 +1,1 @@
-SELECT name, seq, row FROM sessions WHERE seq > 0 ORDER BY updated_us DESC, name
+SELECT name, seq, row FROM sessions WHERE seq > base ORDER BY updated_us DESC, name

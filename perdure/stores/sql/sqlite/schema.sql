@@ -1,4 +1,4 @@
--- Version 1. A rowid table keeps events in the order they were appended, which is what a log is
+-- Version 2. A rowid table keeps events in the order they were appended, which is what a log is
 -- written and read in; session names are long, so rows carry a small number instead.
 CREATE TABLE sessions (
     id INTEGER PRIMARY KEY,
@@ -8,7 +8,9 @@ CREATE TABLE sessions (
     seq INTEGER NOT NULL DEFAULT 0,        -- the end of its journal
     hash BLOB NOT NULL,
     row BLOB,                              -- as lists show it, JSON
-    updated_us INTEGER NOT NULL DEFAULT 0
+    updated_us INTEGER NOT NULL DEFAULT 0,
+    origin INTEGER,                        -- a fork: the session in which event `base` lies
+    base INTEGER NOT NULL DEFAULT 0        -- a fork's own events come after this one
 ) STRICT;
 
 CREATE TABLE events (
@@ -36,4 +38,23 @@ CREATE TABLE states (
     session INTEGER PRIMARY KEY,
     seq INTEGER NOT NULL,
     data BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE docs (
+    kind BLOB NOT NULL,
+    name BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    data BLOB,                             -- NULL once deleted; the version is never used again
+    PRIMARY KEY (kind, name)
+) STRICT;
+
+CREATE TABLE errors (
+    session INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL,
+    seq INTEGER NOT NULL,                  -- of the last occurrence, which `data` describes
+    first_us INTEGER NOT NULL,
+    last_us INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    data BLOB NOT NULL,                    -- JSON
+    PRIMARY KEY (session, fingerprint)
 ) STRICT;

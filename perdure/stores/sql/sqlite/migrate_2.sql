@@ -1,0 +1,22 @@
+-- From version 1: sessions may begin as forks of others; documents; an index of errors.
+ALTER TABLE sessions ADD COLUMN origin INTEGER;
+ALTER TABLE sessions ADD COLUMN base INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE docs (
+    kind BLOB NOT NULL,
+    name BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    data BLOB,
+    PRIMARY KEY (kind, name)
+) STRICT;
+
+CREATE TABLE errors (
+    session INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    first_us INTEGER NOT NULL,
+    last_us INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (session, fingerprint)
+) STRICT;

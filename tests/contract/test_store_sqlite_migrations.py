@@ -1,0 +1,122 @@
+"""Files of older versions are brought to ours: whole, once, and with all that was in them."""
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from perdure.core.agent import AgentSpec
+from perdure.core.errors import Unavailable
+from perdure.core.events import Event, NoteRecorded, Payload, SessionCreated
+from perdure.core.journal import GENESIS, write
+from perdure.stores.sqlite import SqliteStore, connect
+from perdure.stores.sqlite.nodes import Node
+from perdure.stores.verify import verify
+from perdure.testing.store_harness import refused
+from tests.contract.journals import record
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "perdure.db"
+
+
+def make_version_1(path: Path) -> bytes:
+    """Write a file as the first version did, with one session of three events; return its end."""
+    connection = apsw.Connection(str(path))
+    connection.pragma("journal_mode", "wal")
+    connection.execute((Path(__file__).parent / "schema_1.sql").read_text("utf-8"))
+    connection.pragma("application_id", connect.APPLICATION_ID)
+    connection.pragma("user_version", 1)
+    end = GENESIS
+    told: list[Payload] = [
+        SessionCreated("ses_1", AgentSpec("helper", "scripted:x")),
+        NoteRecorded("two"),
+        NoteRecorded("three"),
+    ]
+    for seq, payload in enumerate(told, 1):
+        made = write(Event(seq, f"{seq:026d}", seq, 0, payload), end).record
+        values = (1, made.seq, made.type, made.data, made.hash)
+        connection.execute(
+            "INSERT INTO events (session, seq, type, data, hash) VALUES (?, ?, ?, ?, ?)", values
+        )
+        end = made.hash
+    connection.execute(
+        "INSERT INTO sessions (name, epoch, seq, hash) VALUES ('ses_1', 4, 3, ?)", (end,)
+    )
+    connection.execute("INSERT INTO states (session, seq, data) VALUES (1, 2, x'00')")
+    connection.close()
+    return end
+
+
+async def test_a_file_of_version_1_is_brought_to_ours(path: Path) -> None:
+    end = make_version_1(path)
+    for _ in range(2):
+        store = await SqliteStore.open(path)
+        assert (await store.read("ses_1"))[-1].hash == end
+        assert await store.load_state("ses_1") == (2, b"\0")
+        assert await verify(store) == []
+        await store.close()
+    store = await SqliteStore.open(path)
+    claim = await store.claim("ses_1")
+    assert (claim.epoch, claim.seq, claim.hash) == (5, 3, end)
+    await record(store, claim, NoteRecorded("four"))
+    await store.fork("ses_1", 3, "ses_2")
+    assert len(await store.read("ses_2")) == 3
+    await store.close()
+
+
+async def test_it_then_has_the_tables_of_a_new_file(path: Path, tmp_path: Path) -> None:
+    make_version_1(path)
+    tables = []
+    for each in (path, tmp_path / "new.db"):
+        await (await SqliteStore.open(each)).close()
+        connection = apsw.Connection(str(each))
+        assert connection.pragma("user_version") == connect.SCHEMA
+        rows = connection.execute(
+            'SELECT m.name, c.name, c.type, c."notnull", c.dflt_value, c.pk'
+            " FROM sqlite_schema AS m JOIN pragma_table_info(m.name) AS c"
+            " WHERE m.type = 'table' ORDER BY m.name, c.cid"
+        )
+        tables.append(list(rows))
+        connection.close()
+    assert tables[0] == tables[1]
+
+
+async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
+    make_version_1(path)
+    other = apsw.Connection(str(path))
+    other.execute("CREATE TABLE errors (in_the_way)")
+    await refused(Unavailable, SqliteStore.open(path))
+    assert other.pragma("user_version") == 1
+    columns = other.execute("SELECT name FROM pragma_table_info('sessions')").fetchall()
+    assert ("origin",) not in columns, "the first statement had gone through"
+    other.execute("DROP TABLE errors")
+    other.close()
+    await (await SqliteStore.open(path)).close()
+
+
+async def test_an_older_process_must_end_first(path: Path) -> None:
+    make_version_1(path)
+    folder = connect.nodes_folder(path)
+    folder.mkdir()
+    older = Node(folder, "older")
+    error = await refused(Unavailable, SqliteStore.open(path))
+    assert error.code == "E-DB-IN-USE"
+    older.drop()
+    await (await SqliteStore.open(path)).close()
+
+
+async def test_a_fork_copies_nothing(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    claim = await record(
+        store,
+        await store.claim("ses_1"),
+        SessionCreated("ses_1", AgentSpec("helper", "scripted:x")),
+        *(NoteRecorded(f"{n}") for n in range(500)),
+    )
+    await store.fork("ses_1", claim.seq, "ses_2")
+    other = apsw.Connection(str(path))
+    assert other.execute("SELECT count(*) FROM events").get == claim.seq
+    other.close()
+    await store.close()
