@@ -72,8 +72,16 @@ class Letter(NamedTuple):
     body: bytes
 
 
+class Doc(NamedTuple):
+    """A document: small, changed as a whole, and no session's own (a rule, a schedule)."""
+
+    name: str
+    version: int
+    data: bytes
+
+
 class Store(Protocol):
-    """Journals, inboxes, cached states, and the list of sessions."""
+    """Journals, inboxes, cached states, documents, and the list of sessions."""
 
     @property
     def blobs(self) -> Blobs: ...
@@ -156,6 +164,23 @@ class Store(Protocol):
 
         That of a fork's origin, when it is from before the cut, is one of the fork.
         """
+        ...
+
+    async def put_doc(self, kind: str, name: str, data: bytes, *, expect: int | None = None) -> int:
+        """Write a document, durably; return its version: 1, 2, 3 and so on.
+
+        `expect` is the version that must be there now, 0 for none; otherwise nothing is written
+        and `Conflict` (E-DOC-CHANGED) is raised. Versions go on where they were when a document
+        is deleted and comes again, so that none ever stands for two contents.
+        """
+        ...
+
+    async def docs(self, kind: str) -> list[Doc]:
+        """Return the documents of a kind, by name."""
+        ...
+
+    async def delete_doc(self, kind: str, name: str) -> None:
+        """Delete a document, durably. One that does not exist is no error."""
         ...
 
     async def changed(self, timeout_s: float) -> bool:

@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from perdure.core.errors import PerdureError, Unavailable
 from perdure.core.journal import Record
-from perdure.ports.store import Batch, Claim, Letter, SessionRow
+from perdure.ports.store import Batch, Claim, Doc, Letter, SessionRow
 from perdure.stores import refusals
 from perdure.stores.blobs import MemoryBlobs
 from perdure.stores.faults import Faults
 from perdure.stores.frozen import frozen
+from perdure.stores.memory_docs import Docs
 from perdure.stores.memory_journal import Journal, Posted, Process
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ class MemoryDisk:
     def __init__(self) -> None:
         self.blobs = MemoryBlobs()
         self.journals: dict[str, Journal] = {}
+        self.docs = Docs()
         self.connections: list[MemoryStore] = []
         self.version = 0  # counts commits, so that each connection notices those of the others
 
@@ -110,6 +112,20 @@ class MemoryStore:
         """See `Store.save_state`."""
         kept = bytes(data)
         await self._write(lambda: self._save_state(session, seq, kept))
+
+    async def put_doc(self, kind: str, name: str, data: bytes, *, expect: int | None = None) -> int:
+        """See `Store.put_doc`."""
+        kept = bytes(data)
+        return await self._write(lambda: self._disk.docs.put(kind, name, kept, expect))
+
+    async def delete_doc(self, kind: str, name: str) -> None:
+        """See `Store.delete_doc`."""
+        await self._write(lambda: self._disk.docs.delete(kind, name))
+
+    async def docs(self, kind: str) -> list[Doc]:
+        """See `Store.docs`."""
+        self._check_open()
+        return self._disk.docs.of(kind)
 
     async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
         """See `Store.read`."""

@@ -87,6 +87,17 @@ def reused(session: str, key: str) -> Conflict:
     )
 
 
+def doc_changed(kind: str, name: str, expected: int, found: int) -> Conflict:
+    """The document is not in the version that the writer has read."""
+    what = f"is in version {found}" if found else "does not exist"
+    wanted = f"version {expected} was expected" if expected else "it was to be new"
+    return Conflict(
+        "E-DOC-CHANGED",
+        f"The {kind} {name!r} {what}; {wanted}. Nothing was written.",
+        "Read it again: somebody else has changed it.",
+    )
+
+
 def gap(batch: Batch, due_seq: int, found_seq: int) -> CorruptJournal:
     """The batch itself skips a number. Refused: a journal with a gap cannot be read again."""
     return CorruptJournal(

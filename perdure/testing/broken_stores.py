@@ -176,6 +176,20 @@ class ForksWithFutureStates(MemoryStore):
         return origin.state if origin else await super().load_state(session)
 
 
+class OverwritesDocuments(MemoryStore):
+    """Writes a document whatever version is there."""
+
+    async def put_doc(self, kind: str, name: str, data: bytes, *, expect: int | None = None) -> int:
+        return await super().put_doc(kind, name, data)
+
+
+class ForgetsVersions(MemoryStore):
+    """Counts the versions of a document anew when it was deleted."""
+
+    async def delete_doc(self, kind: str, name: str) -> None:
+        self._disk.docs.kept.pop((kind, name), None)
+
+
 class NeverWakes(MemoryStore):
     """Does not tell that another connection has written."""
 
@@ -203,6 +217,8 @@ BROKEN: Final[Mapping[str, type[MemoryStore]]] = {
         WritesThroughForks,
         ForksOverSessions,
         ForksWithFutureStates,
+        OverwritesDocuments,
+        ForgetsVersions,
         NeverWakes,
     )
 }

@@ -8,6 +8,7 @@
 The tests know the port and nothing else; pytest-asyncio runs them.
 """
 
+from perdure.testing.store_contract_docs import DocsContract
 from perdure.testing.store_contract_fork import ForkContract
 from perdure.testing.store_contract_inbox import InboxContract
 from perdure.testing.store_contract_journal import JournalContract
@@ -15,5 +16,7 @@ from perdure.testing.store_contract_lists import ListsContract
 from perdure.testing.store_contract_owner import OwnerContract
 
 
-class StoreContract(JournalContract, OwnerContract, InboxContract, ListsContract, ForkContract):
+class StoreContract(
+    JournalContract, OwnerContract, InboxContract, ListsContract, ForkContract, DocsContract
+):
     """All of it."""

@@ -70,6 +70,8 @@ CAUGHT_BY = {
     "WritesThroughForks": "test_a_fork_and_its_origin_go_their_own_ways",
     "ForksOverSessions": "test_a_name_that_is_taken",
     "ForksWithFutureStates": "test_a_state_from_before_the_cut_serves_the_fork",
+    "OverwritesDocuments": "test_a_document_that_is_not_as_expected",
+    "ForgetsVersions": "test_a_version_never_stands_for_two_contents",
     "NeverWakes": "test_a_change_before_the_question_counts",
 }
 

@@ -32,8 +32,10 @@ class Caller:
         self._stores = [await self._harness.open() for _ in range(2)]
         for _ in range(calls):
             at = self._chance.randrange(2)
-            verbs = (self.claim, self.append, self.fork, self.post, self.look, self.end)
-            weights = (4, 16, 2, 6, 4, 1)
+            verbs = (
+                self.claim, self.append, self.fork, self.post, self.write_doc, self.look, self.end,
+            )  # fmt: skip
+            weights = (4, 16, 2, 6, 3, 4, 1)
             verb = self._chance.choices(verbs, weights)[0]
             self.answers.append((verb.__name__, at, await answer(verb(at))))
 
@@ -78,6 +80,13 @@ class Caller:
         session, key = self._chance.choice(SESSIONS), self._chance.choice(KEYS)
         return await self._stores[at].post(session, key, self._chance.choice((b"", b"1")))
 
+    async def write_doc(self, at: int) -> object:
+        store, name = self._stores[at], self._chance.choice(KEYS)
+        if self._chance.random() < 0.2:
+            await store.delete_doc("rule", name)
+        expect = self._chance.choice((None, 0, 1, 2))
+        return await store.put_doc("rule", name, self._chance.randbytes(3), expect=expect)
+
     async def look(self, at: int) -> object:
         store, session = self._stores[at], self._chance.choice(SESSIONS)
         seq = self._chance.randrange(6)
@@ -89,6 +98,7 @@ class Caller:
             await store.sessions(),
             await store.session(session),
             await store.load_state(session),
+            await store.docs("rule"),
         ]
 
     async def end(self, at: int) -> object:
@@ -135,6 +145,7 @@ CODES = frozenset(
     [
         "E-APPEND-STALE",
         "E-JOURNAL-GAP",
+        "E-DOC-CHANGED",
         "E-EVENT-UNKNOWN",
         "E-KEY-REUSED",
         "E-LEASE-LOST",

@@ -127,6 +127,35 @@ class SaveState(Write):
         return None
 
 
+class PutDoc(Write):
+    """`Store.put_doc`."""
+
+    def __init__(self, kind: str, name: str, data: bytes, expect: int | None) -> None:
+        super().__init__()
+        self._kind, self._name, self._data, self._expect = kind, name, data, expect
+
+    def run(self, tables: "Tables") -> object:
+        """See `Write.run`."""
+        return tables.put_doc(self._kind, self._name, self._data, self._expect)
+
+    def landed(self, tables: "Tables") -> bool | None:
+        """See `Write.landed`."""
+        return tables.doc_version(self._kind, self._name) == self.outcome
+
+
+class DeleteDoc(Write):
+    """`Store.delete_doc`."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__()
+        self._kind, self._name = kind, name
+
+    def run(self, tables: "Tables") -> object:
+        """See `Write.run`."""
+        tables.delete_doc(self._kind, self._name)
+        return None
+
+
 class DataVersion(Aside):
     """A number that changes when another connection has committed."""
 

@@ -9,8 +9,9 @@ import msgspec
 
 from perdure.core import codec
 from perdure.core.journal import Record
-from perdure.ports.store import Letter, SessionRow
+from perdure.ports.store import Doc, Letter, SessionRow
 from perdure.stores import refusals
+from perdure.stores.keys import packed, unpacked
 from perdure.stores.offload import Job
 from perdure.stores.sqlite import failures
 from perdure.stores.sqlite.statements import Statements
@@ -63,7 +64,7 @@ class Reader:
     def inbox(self, session: str) -> list[Letter]:
         """See `Store.inbox`."""
         rows = self._connection.execute(self._sql.read_inbox, (_name(session),))
-        return [Letter(bytes(key).decode("utf-8", "surrogatepass"), body) for key, body in rows]
+        return [Letter(unpacked(key), body) for key, body in rows]
 
     def mailboxes(self) -> list[str]:
         """See `Store.mailboxes`."""
@@ -84,6 +85,11 @@ class Reader:
         rows = self._connection.execute(self._sql.read_state, (_name(session),))
         found = [(seq, bytes(data)) for seq, data in rows]
         return found[0] if found else None
+
+    def docs(self, kind: str) -> list[Doc]:
+        """See `Store.docs`."""
+        rows = self._connection.execute(self._sql.read_docs, (packed(kind),))
+        return [Doc(unpacked(name), version, data) for name, version, data in rows]
 
     def check(self) -> list[tuple[str, str]]:
         """Return what is wrong with the file: the session, or "" for all, and what it is."""

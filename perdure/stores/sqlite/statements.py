@@ -27,6 +27,9 @@ class Statements(NamedTuple):
     find_letter: str
     insert_letter: str
     save_state: str
+    find_doc: str
+    put_doc: str
+    delete_doc: str
     read_past: str
     read_events: str
     read_hash: str
@@ -36,6 +39,7 @@ class Statements(NamedTuple):
     read_session: str
     read_state: str
     read_heads: str
+    read_docs: str
 
 
 def load() -> Statements:

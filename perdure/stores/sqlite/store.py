@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from perdure.core.errors import PerdureError
 from perdure.core.journal import Record
 from perdure.ports.blobs import Blobs
-from perdure.ports.store import Batch, Claim, Letter, SessionRow
+from perdure.ports.store import Batch, Claim, Doc, Letter, SessionRow
 from perdure.stores import refusals
 from perdure.stores.blobs import DirectoryBlobs
 from perdure.stores.faults import Faults
@@ -168,6 +168,19 @@ class SqliteStore:
     async def load_state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""
         return await self._read(lambda reader: reader.state(session))
+
+    async def put_doc(self, kind: str, name: str, data: bytes, *, expect: int | None = None) -> int:
+        """See `Store.put_doc`."""
+        version: int = await self._write(lambda: jobs.PutDoc(kind, name, bytes(data), expect))
+        return version
+
+    async def docs(self, kind: str) -> list[Doc]:
+        """See `Store.docs`."""
+        return await self._read(lambda reader: reader.docs(kind))
+
+    async def delete_doc(self, kind: str, name: str) -> None:
+        """See `Store.delete_doc`."""
+        await self._write(lambda: jobs.DeleteDoc(kind, name))
 
     async def changed(self, timeout_s: float) -> bool:
         """See `Store.changed`."""

@@ -10,6 +10,7 @@ from perdure.core.codec import encode
 from perdure.core.journal import GENESIS
 from perdure.ports.store import Batch, Claim
 from perdure.stores import refusals
+from perdure.stores.keys import packed
 from perdure.stores.sqlite.nodes import Node
 from perdure.stores.sqlite.statements import Statements
 
@@ -127,7 +128,7 @@ class Tables:
         number = self._advance(batch)
         self._events.extend((number, r.seq, r.type, r.data, r.hash) for r in batch.records)
         for key in batch.taken:
-            self.connection.execute(self.sql.take, (number, _key(key)))
+            self.connection.execute(self.sql.take, (number, packed(key)))
 
     def has(self, batch: Batch) -> bool | None:
         """Whether the batch's last record is in the journal; None if it had none."""
@@ -145,7 +146,7 @@ class Tables:
         digest = sha256(body).digest()
         before = self._digest(session.id, key)
         if before is None:
-            values = (session.id, _key(key), digest, body)
+            values = (session.id, packed(key), digest, body)
             self.connection.execute(self.sql.insert_letter, values)
             return True
         if before != digest:
@@ -161,6 +162,26 @@ class Tables:
         """See `Store.save_state`."""
         if refusals.is_name(session):
             self.connection.execute(self.sql.save_state, (session, seq, data))
+
+    def put_doc(self, kind: str, name: str, data: bytes, expect: int | None) -> int:
+        """See `Store.put_doc`."""
+        values = (packed(kind), packed(name))
+        row = self.connection.execute(self.sql.find_doc, values).fetchone()
+        version: int = row[0] if row else 0
+        there = version if row and row[1] is not None else 0
+        if expect is not None and expect != there:
+            raise refusals.doc_changed(kind, name, expect, there)
+        self.connection.execute(self.sql.put_doc, (*values, version + 1, data))
+        return version + 1
+
+    def doc_version(self, kind: str, name: str) -> int:
+        """Return the last version that a document had; 0 for one that never was."""
+        row = self.connection.execute(self.sql.find_doc, (packed(kind), packed(name))).fetchone()
+        return cast(int, row[0]) if row else 0
+
+    def delete_doc(self, kind: str, name: str) -> None:
+        """See `Store.delete_doc`."""
+        self.connection.execute(self.sql.delete_doc, (packed(kind), packed(name)))
 
     def _advance(self, batch: Batch) -> int:
         end = batch.records[-1] if batch.records else None
@@ -199,10 +220,5 @@ class Tables:
         return (session.owner, session.epoch) == (self._node.name, epoch)
 
     def _digest(self, id: int, key: str) -> bytes | None:
-        row = self.connection.execute(self.sql.find_letter, (id, _key(key))).fetchone()
+        row = self.connection.execute(self.sql.find_letter, (id, packed(key))).fetchone()
         return bytes(row[0]) if row else None
-
-
-def _key(key: str) -> bytes:
-    # Keys come from clients and may hold what is not Unicode.
-    return key.encode("utf-8", "surrogatepass")

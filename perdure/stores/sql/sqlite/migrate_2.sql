@@ -13,10 +13,6 @@ CREATE TABLE docs (
 CREATE TABLE errors (
     session INTEGER NOT NULL,
     fingerprint BLOB NOT NULL,
-    seq INTEGER NOT NULL,
-    first_us INTEGER NOT NULL,
-    last_us INTEGER NOT NULL,
-    count INTEGER NOT NULL,
     data BLOB NOT NULL,
     PRIMARY KEY (session, fingerprint)
 ) STRICT;

@@ -51,10 +51,6 @@ CREATE TABLE docs (
 CREATE TABLE errors (
     session INTEGER NOT NULL,
     fingerprint BLOB NOT NULL,
-    seq INTEGER NOT NULL,                  -- of the last occurrence, which `data` describes
-    first_us INTEGER NOT NULL,
-    last_us INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    data BLOB NOT NULL,                    -- JSON
+    data BLOB NOT NULL,                    -- the last occurrence and how many there were, JSON
     PRIMARY KEY (session, fingerprint)
 ) STRICT;

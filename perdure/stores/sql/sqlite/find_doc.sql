@@ -1,0 +1,1 @@
+SELECT version, data FROM docs WHERE kind = ?1 AND name = ?2
