@@ -106,8 +106,9 @@ class CorruptJournal(PerdureError):
 class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error as a fact in the journal.
 
-    `kind` is one of KINDS. `fingerprint` groups the same cause over all sessions. `origin` is
-    the user's file and line where there is one. `detail` keeps a vendor's raw error body.
+    `kind` is one of KINDS. `fingerprint` groups the same cause over all sessions. `subject` is the
+    tool or model concerned, `origin` the user's file and line, where there is one. `detail` keeps
+    a vendor's raw error body.
     """
 
     code: str
@@ -119,6 +120,13 @@ class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str = ""
     hint: str = ""
     retry_after_s: float | None = None
+    subject: str = ""
+
+
+def fingerprint_of(code: str, subject: str = "", origin: str = "") -> str:
+    """Return what is the same for the same cause in every session."""
+    print_of = hashlib.sha256("\0".join((code, subject, origin)).encode("utf-8", "replace"))
+    return print_of.hexdigest()[:12]
 
 
 def error_info(
@@ -134,15 +142,15 @@ def error_info(
     retry_after_s: float | None = None,
 ) -> ErrorInfo:
     """Make an `ErrorInfo` whose fingerprint is its code, its subject (tool or model) and origin."""
-    print_of = hashlib.sha256("\0".join((code, subject, origin)).encode("utf-8", "replace"))
     return ErrorInfo(
         code=code,
         kind=kind,
         message=message,
         retryable=retryable,
-        fingerprint=print_of.hexdigest()[:12],
+        fingerprint=fingerprint_of(code, subject, origin),
         origin=origin,
         detail=detail,
         hint=hint,
         retry_after_s=retry_after_s,
+        subject=subject,
     )

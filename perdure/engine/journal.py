@@ -19,6 +19,7 @@ from perdure.core.events import Event, Payload, SessionRewound, TurnStarted
 from perdure.core.evolve import evolve
 from perdure.core.state import FOLD_VERSION, State
 from perdure.core.timeline import effective, rewound
+from perdure.engine.errors import rows_of
 from perdure.engine.kit import Kit
 from perdure.engine.summary import row_of
 from perdure.ports.blobs import Blobs
@@ -112,6 +113,7 @@ class Journal:
         self._undurable: list[Event] = []
         self._transcript: Transcript | None = Transcript() if state.seq == 0 else None
         self.published: Callable[[list[Event]], None] = lambda _events: None
+        self.noted: Callable[[State], None] = lambda _state: None  # of each change, at once
 
     @classmethod
     async def open(cls, kit: Kit, claim: Claim) -> "Journal":
@@ -139,6 +141,7 @@ class Journal:
             self._put(event)
             if self._transcript is not None:
                 self._transcript.apply(event)
+        self.noted(self.state)
         self._hand_over(taken)
 
     async def rewind(self, payload: SessionRewound, *, taken: str) -> None:
@@ -149,6 +152,7 @@ class Journal:
         self.state = rewound(base, self.state, event)
         self._transcript = None
         self._put(event)
+        self.noted(self.state)
         self._hand_over(taken)
 
     def _put(self, event: Event) -> None:
@@ -245,6 +249,7 @@ class Journal:
             [written.record for _, written in waiting],
             taken,
             row_of(self.state, waiting[-1][0] if waiting else None),
+            rows_of(self.claim.session, [event for event, _ in waiting]),
         )
         pause = self._kit.bounds.store_retry_s
         while True:

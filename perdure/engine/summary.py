@@ -29,6 +29,7 @@ def row_of(state: State, newest: Event | None) -> SessionRow:
         unpriced=state.spent.unpriced,
         waiting=len(state.actions),
         error=error.code if error else "",
+        fingerprint=error.fingerprint if error else "",
         source=state.source,
         created_at_us=state.created_at_us,
         updated_at_us=state.updated_at_us,

@@ -44,9 +44,48 @@ class SessionRow(msgspec.Struct, frozen=True, omit_defaults=True):
     unpriced: int = 0
     waiting: int = 0
     error: str = ""
+    fingerprint: str = ""
     source: str = ""
     created_at_us: int = 0
     updated_at_us: int = 0
+
+
+class ErrorRow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error in the index over all sessions: what happened last, and how often in a session.
+
+    `subject` is the tool or model, `origin` the user's file and line. `seq` and `turn` are those
+    of the last occurrence; `stopped` says that it ended a turn, parked the session, or left the
+    outcome of a call unknown.
+    """
+
+    fingerprint: str
+    session: str
+    code: str
+    kind: str
+    message: str
+    seq: int
+    first_at_us: int
+    last_at_us: int
+    subject: str = ""
+    origin: str = ""
+    turn: int = 0
+    stopped: bool = False
+    count: int = 1
+
+    def followed_by(self, later: "ErrorRow") -> "ErrorRow":
+        """Return the row when the same error has occurred again.
+
+        What then ends the turn that it occurred in is no further occurrence: it says what came
+        of the last one.
+        """
+        same = later.stopped and not self.stopped and later.turn == self.turn
+        return msgspec.structs.replace(
+            later,
+            first_at_us=self.first_at_us,
+            subject=later.subject or self.subject,
+            origin=later.origin or self.origin,
+            count=self.count + (0 if same else later.count),
+        )
 
 
 class Batch(NamedTuple):
@@ -54,7 +93,8 @@ class Batch(NamedTuple):
 
     `taken` are the keys of the inbox items that these records stand for: they leave the inbox in
     the same transaction; a key that does not wait is no error. `row` replaces the session's row.
-    There may be no records, when only the row changes.
+    `errors` are the errors among the records, one each, in order, for the index. There may be no
+    records, when only the row changes.
     """
 
     session: str
@@ -63,6 +103,7 @@ class Batch(NamedTuple):
     records: Sequence[Record]
     taken: Sequence[str] = ()
     row: SessionRow | None = None
+    errors: Sequence[ErrorRow] = ()
 
 
 class Letter(NamedTuple):
@@ -151,6 +192,12 @@ class Store(Protocol):
 
     async def session(self, session: str) -> SessionRow | None:
         """Return the row of one session, or None when it has no events."""
+        ...
+
+    async def errors(self) -> list[ErrorRow]:
+        """Return the index of errors: a row for each fingerprint and session, as
+        `ErrorRow.followed_by` makes them of what was appended; by session, then fingerprint.
+        """
         ...
 
     async def save_state(self, session: str, seq: int, data: bytes) -> None:

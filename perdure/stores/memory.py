@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from perdure.core.errors import PerdureError, Unavailable
 from perdure.core.journal import Record
-from perdure.ports.store import Batch, Claim, Doc, Letter, SessionRow
+from perdure.ports.store import Batch, Claim, Doc, ErrorRow, Letter, SessionRow
 from perdure.stores import refusals
 from perdure.stores.blobs import MemoryBlobs
 from perdure.stores.faults import Faults
 from perdure.stores.frozen import frozen
+from perdure.stores.keys import packed
 from perdure.stores.memory_docs import Docs
 from perdure.stores.memory_journal import Journal, Posted, Process
 
@@ -154,6 +155,12 @@ class MemoryStore:
             return None
         return journal.row or SessionRow(id=session, seq=journal.seq)
 
+    async def errors(self) -> list[ErrorRow]:
+        """See `Store.errors`."""
+        self._check_open()
+        found = [row for each in self._disk.journals.values() for row in each.errors.values()]
+        return sorted(found, key=lambda row: (row.session, packed(row.fingerprint)))
+
     async def load_state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""
         journal = self._journal(session)
@@ -276,6 +283,8 @@ class MemoryStore:
         assert journal is not None
         journal.records.extend(batch.records)
         journal.row = batch.row or journal.row
+        for error in batch.errors:
+            journal.count(error)
         for key in batch.taken:
             if letter := journal.letters.get(key):
                 journal.letters[key] = letter._replace(body=None)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from perdure.core.journal import GENESIS, Record
-from perdure.ports.store import SessionRow
+from perdure.ports.store import ErrorRow, SessionRow
 
 
 class Posted(NamedTuple):
@@ -42,6 +42,7 @@ class Journal:
         self.row: SessionRow | None = None
         self.letters: dict[str, Posted] = {}
         self.state: tuple[int, bytes] | None = None
+        self.errors: dict[str, ErrorRow] = {}
 
     @property
     def seq(self) -> int:
@@ -79,6 +80,11 @@ class Journal:
     def part_with(self, seq: int) -> Part | None:
         """Return the part in which the event of that number lies."""
         return next((p for p in self.past() if p.after < seq <= p.until), None)
+
+    def count(self, error: ErrorRow) -> None:
+        """Enter an error into the index."""
+        before = self.errors.get(error.fingerprint)
+        self.errors[error.fingerprint] = before.followed_by(error) if before else error
 
     def newest_state(self) -> tuple[int, bytes] | None:
         """Return the newest cached state of its own or, from before the cut, of an origin."""

@@ -190,6 +190,24 @@ class ForgetsVersions(MemoryStore):
         self._disk.docs.kept.pop((kind, name), None)
 
 
+class ForgetsEarlierErrors(MemoryStore):
+    """Keeps only the last occurrence of an error."""
+
+    def _append(self, batch: Batch) -> None:
+        super()._append(batch)
+        for error in batch.errors:
+            self._disk.journals[batch.session].errors[error.fingerprint] = error
+
+
+class IndexesRefusedErrors(MemoryStore):
+    """Indexes errors even when their events are refused."""
+
+    def _append(self, batch: Batch) -> None:
+        for error in batch.errors:
+            self._disk.journals[batch.session].count(error)
+        super()._append(batch._replace(errors=()))
+
+
 class NeverWakes(MemoryStore):
     """Does not tell that another connection has written."""
 
@@ -219,6 +237,8 @@ BROKEN: Final[Mapping[str, type[MemoryStore]]] = {
         ForksWithFutureStates,
         OverwritesDocuments,
         ForgetsVersions,
+        ForgetsEarlierErrors,
+        IndexesRefusedErrors,
         NeverWakes,
     )
 }

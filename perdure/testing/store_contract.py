@@ -9,6 +9,7 @@ The tests know the port and nothing else; pytest-asyncio runs them.
 """
 
 from perdure.testing.store_contract_docs import DocsContract
+from perdure.testing.store_contract_errors import ErrorsContract
 from perdure.testing.store_contract_fork import ForkContract
 from perdure.testing.store_contract_inbox import InboxContract
 from perdure.testing.store_contract_journal import JournalContract
@@ -17,6 +18,12 @@ from perdure.testing.store_contract_owner import OwnerContract
 
 
 class StoreContract(
-    JournalContract, OwnerContract, InboxContract, ListsContract, ForkContract, DocsContract
+    JournalContract,
+    OwnerContract,
+    InboxContract,
+    ListsContract,
+    ForkContract,
+    DocsContract,
+    ErrorsContract,
 ):
     """All of it."""

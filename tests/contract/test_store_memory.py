@@ -72,6 +72,8 @@ CAUGHT_BY = {
     "ForksWithFutureStates": "test_a_state_from_before_the_cut_serves_the_fork",
     "OverwritesDocuments": "test_a_document_that_is_not_as_expected",
     "ForgetsVersions": "test_a_version_never_stands_for_two_contents",
+    "ForgetsEarlierErrors": "test_the_same_error_is_counted",
+    "IndexesRefusedErrors": "test_refused_events_bring_no_errors",
     "NeverWakes": "test_a_change_before_the_question_counts",
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from perdure.core.errors import PerdureError
 from perdure.core.journal import Record, link
-from perdure.ports.store import Batch, Claim, SessionRow, Store
+from perdure.ports.store import Batch, Claim, ErrorRow, SessionRow, Store
 from perdure.stores.memory import MemoryStore
 from perdure.stores.offload import Inline
 from tests.contract.stores import MemoryHarness, SqliteHarness
@@ -69,6 +69,14 @@ class Caller:
             records,
             self._chance.sample(KEYS, self._chance.randrange(2)),
             self._chance.choice((None, row)),
+            [self.error(claim.session, record) for record in records[: self._chance.randrange(3)]],
+        )
+
+    def error(self, session: str, record: Record) -> ErrorRow:
+        now, turn = self._chance.randrange(50), self._chance.randrange(3)
+        cause, stopped = self._chance.choice(KEYS), self._chance.random() < 0.5
+        return ErrorRow(
+            cause, session, cause, "tool", "", record.seq, now, now, turn=turn, stopped=stopped
         )
 
     async def fork(self, at: int) -> object:
@@ -99,6 +107,7 @@ class Caller:
             await store.session(session),
             await store.load_state(session),
             await store.docs("rule"),
+            await store.errors(),
         ]
 
     async def end(self, at: int) -> object:

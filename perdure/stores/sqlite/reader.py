@@ -9,12 +9,13 @@ import msgspec
 
 from perdure.core import codec
 from perdure.core.journal import Record
-from perdure.ports.store import Doc, Letter, SessionRow
+from perdure.ports.store import Doc, ErrorRow, Letter, SessionRow
 from perdure.stores import refusals
 from perdure.stores.keys import packed, unpacked
 from perdure.stores.offload import Job
 from perdure.stores.sqlite import failures
 from perdure.stores.sqlite.statements import Statements
+from perdure.stores.sqlite.tables import error_row
 
 _ROWS: Final = codec.Reader[SessionRow](SessionRow)
 
@@ -85,6 +86,11 @@ class Reader:
         rows = self._connection.execute(self._sql.read_state, (_name(session),))
         found = [(seq, bytes(data)) for seq, data in rows]
         return found[0] if found else None
+
+    def errors(self) -> list[ErrorRow]:
+        """See `Store.errors`."""
+        rows = self._connection.execute(self._sql.read_errors)
+        return [row for (data,) in rows if (row := error_row(data)) is not None]
 
     def docs(self, kind: str) -> list[Doc]:
         """See `Store.docs`."""

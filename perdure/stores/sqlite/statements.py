@@ -27,6 +27,8 @@ class Statements(NamedTuple):
     find_letter: str
     insert_letter: str
     save_state: str
+    find_error: str
+    put_error: str
     find_doc: str
     put_doc: str
     delete_doc: str
@@ -40,6 +42,7 @@ class Statements(NamedTuple):
     read_state: str
     read_heads: str
     read_docs: str
+    read_errors: str
 
 
 def load() -> Statements:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from perdure.core.errors import PerdureError
 from perdure.core.journal import Record
 from perdure.ports.blobs import Blobs
-from perdure.ports.store import Batch, Claim, Doc, Letter, SessionRow
+from perdure.ports.store import Batch, Claim, Doc, ErrorRow, Letter, SessionRow
 from perdure.stores import refusals
 from perdure.stores.blobs import DirectoryBlobs
 from perdure.stores.faults import Faults
@@ -160,6 +160,10 @@ class SqliteStore:
     async def session(self, session: str) -> SessionRow | None:
         """See `Store.session`."""
         return await self._read(lambda reader: reader.session(session))
+
+    async def errors(self) -> list[ErrorRow]:
+        """See `Store.errors`."""
+        return await self._read(lambda reader: reader.errors())
 
     async def save_state(self, session: str, seq: int, data: bytes) -> None:
         """See `Store.save_state`."""

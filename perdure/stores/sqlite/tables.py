@@ -2,17 +2,28 @@
 
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import apsw
+import msgspec
 
-from perdure.core.codec import encode
+from perdure.core.codec import Reader, encode
 from perdure.core.journal import GENESIS
-from perdure.ports.store import Batch, Claim
+from perdure.ports.store import Batch, Claim, ErrorRow
 from perdure.stores import refusals
 from perdure.stores.keys import packed
 from perdure.stores.sqlite.nodes import Node
 from perdure.stores.sqlite.statements import Statements
+
+_ERRORS: Final = Reader[ErrorRow](ErrorRow)
+
+
+def error_row(data: bytes) -> ErrorRow | None:
+    """Read a row of the index of errors; None for one that is damaged: the journal has it all."""
+    try:
+        return _ERRORS.read(data)
+    except msgspec.DecodeError:
+        return None
 
 
 class Session(NamedTuple):
@@ -127,6 +138,8 @@ class Tables:
         refusals.checked_gaps(batch)
         number = self._advance(batch)
         self._events.extend((number, r.seq, r.type, r.data, r.hash) for r in batch.records)
+        for error in batch.errors:
+            self._count(number, error)
         for key in batch.taken:
             self.connection.execute(self.sql.take, (number, packed(key)))
 
@@ -204,6 +217,13 @@ class Tables:
         if session is None or not self._holds(session, batch.epoch):
             raise refusals.lease_lost(batch)
         raise refusals.stale(batch, session.seq)
+
+    def _count(self, session: int, error: ErrorRow) -> None:
+        values = (session, packed(error.fingerprint))
+        row = self.connection.execute(self.sql.find_error, values).fetchone()
+        before = error_row(row[0]) if row else None
+        merged = before.followed_by(error) if before else error
+        self.connection.execute(self.sql.put_error, (*values, encode(merged)))
 
     def _event(self, name: str, seq: int) -> tuple[int, bytes] | None:
         """Return the session in which event `seq` of this one lies, and the event's hash."""
