@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from perdure.engine.agent import Agent
     from perdure.engine.hub import Live
     from perdure.engine.session import Session
+    from perdure.engine.subagents import subagent
     from perdure.ports.tool import OutcomeUnknown, ToolContext, ToolOutput
     from perdure.tools.python import tool
 
@@ -27,6 +28,7 @@ _HOMES = (
     ("perdure.engine.agent", ("Agent",)),
     ("perdure.engine.hub", ("Live",)),
     ("perdure.engine.session", ("Session",)),
+    ("perdure.engine.subagents", ("subagent",)),
     ("perdure.ports.tool", ("OutcomeUnknown", "ToolContext", "ToolOutput")),
     ("perdure.tools.python", ("tool",)),
 )
@@ -46,6 +48,7 @@ __all__ = [
     "ToolContext",
     "ToolOutput",
     "Verdict",
+    "subagent",
     "tool",
 ]
 

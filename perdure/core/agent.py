@@ -33,7 +33,8 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `input_schema` is JSON Schema. `ask` and `deny` are conditions on the arguments ("true" for
     always). `environment` is true when the tool works in the session's sandbox: such calls run
-    one after the other. `mutates` is true when it may change the workspace.
+    one after the other. `mutates` is true when it may change the workspace. `parallel` calls of
+    one reply run side by side though they are no reads.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     mutates: bool = False
     timeout_s: float = 300.0
     source: str = ""
+    parallel: bool = False
 
     @property
     def digest(self) -> str:

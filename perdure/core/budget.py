@@ -6,7 +6,7 @@ the provider last counted; the rest is known exactly.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -76,32 +76,62 @@ def input_bound(state: State, transcript: Transcript) -> int:
     )
 
 
+class Room(msgspec.Struct, frozen=True):
+    """What one session's limits leave for a call, its own or one of a session below it.
+
+    `session` is empty where the caller itself is meant; `tree` says that the limits are shared
+    with subagents. What is None is not limited.
+    """
+
+    session: str
+    tree: bool
+    limits: Limits
+    tokens_left: int | None
+    micro_left: int | None
+
+
 def reserve(
-    state: State, limits: Limits, bound: int, price: Price | None
+    spec: AgentSpec, rooms: Sequence[Room], bound: int, price: Price | None
 ) -> Reservation | ErrorInfo:
-    """Return the reservation for a call that reads at most `bound` tokens, or why none is left."""
-    output = state.spec.max_output_tokens
-    if limits.tokens is not None:
-        output = min(output, limits.tokens - state.spent.tokens - bound)
-        if output < MIN_OUTPUT_TOKENS:
-            left = max(0, limits.tokens - state.spent.tokens)
-            return _too_little("tokens", f"{limits.tokens} tokens", f"{left} tokens", f"{bound}")
-    if limits.usd is not None:
+    """Return the reservation for a call that reads at most `bound` tokens, or why none is left.
+
+    It must fit into every one of `rooms`.
+    """
+    output = spec.max_output_tokens
+    for room in rooms:
+        if room.tokens_left is not None:
+            output = min(output, room.tokens_left - bound)
+            if output < MIN_OUTPUT_TOKENS:
+                left = f"{max(0, room.tokens_left)} tokens"
+                return _too_little("tokens", room, left, f"{bound}")
+    for room in rooms:
+        if room.micro_left is None:
+            continue
         if price is None:
-            return _unpriced(state.spec)
-        left_usd = int(limits.usd * 1_000_000) - state.spent.micro_usd
-        affordable = left_usd - math.ceil(bound * price.input)
+            return _unpriced(spec)
+        affordable = room.micro_left - math.ceil(bound * price.input)
         if price.output > 0:
             output = min(output, math.floor(affordable / price.output))
         if affordable < 0 or output < MIN_OUTPUT_TOKENS:
-            left_text = f"{max(0, left_usd) / 1_000_000:.4f} USD"
-            return _too_little("usd", f"{limits.usd} USD", left_text, f"{bound} tokens of input")
+            left = f"{max(0, room.micro_left) / 1_000_000:.4f} USD"
+            return _too_little("usd", room, left, f"{bound} tokens of input")
     worst = cost_of(Usage(input_tokens=bound, output_tokens=output), price)
     return Reservation(output, bound + output, worst)
 
 
-def _too_little(which: str, limit: str, left: str, need: str) -> ErrorInfo:
-    error = limit_reached(which, f"{limit} for this session")
+def shared_limit(which: str, what: str, session: str, *, tree: bool) -> ErrorInfo:
+    """Return the error of a limit that `session` ("": the caller) shares with its subagents."""
+    whose = f"session {session}" if session else "this session"
+    error = limit_reached(which, f"{what} for {whose}{' and its subagents' if tree else ''}")
+    if not session:
+        return error
+    hint = error.hint.replace("resume ID", f"resume {session}")
+    return replace(error, hint=hint)
+
+
+def _too_little(which: str, room: Room, left: str, need: str) -> ErrorInfo:
+    limit = f"{room.limits.tokens} tokens" if which == "tokens" else f"{room.limits.usd} USD"
+    error = shared_limit(which, limit, room.session, tree=room.tree)
     more = f" {left} are left; the next call may need {need} and a reply."
     return replace(error, message=error.message + more)
 

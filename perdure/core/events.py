@@ -27,12 +27,23 @@ class _Fact(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
 
 
 class SessionCreated(_Fact, frozen=True, tag="session.created"):
-    """The first event. Pins the agent as it was; `source` is the user's directory or empty."""
+    """The first event. Pins the agent as it was; `source` is the user's directory or empty.
+
+    A subagent's session names its `parent` and the call there that it answers, `parent_call`.
+    Its agent is already narrowed to the parent's rights; `asked` are the limits that its own
+    definition asks for. `levels` says how many levels of subagents may follow below it and
+    `width` how many at once (None: as its tools say).
+    """
 
     session: str
     agent: AgentSpec
     source: str = ""
     format: int = FORMAT
+    parent: str = ""
+    parent_call: str = ""
+    levels: int | None = None
+    width: int | None = None
+    asked: Limits | None = None
 
 
 class SessionUpdated(_Fact, frozen=True, tag="session.updated"):

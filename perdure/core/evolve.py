@@ -67,6 +67,11 @@ def _session_created(state: State, event: Event, p: e.SessionCreated) -> State:
         version=p.agent.version,
         source=p.source,
         created_at_us=event.at_us,
+        parent=p.parent,
+        parent_call=p.parent_call,
+        levels=p.levels,
+        width=p.width,
+        asked=p.asked,
     )
 
 
@@ -76,7 +81,8 @@ def _session_updated(state: State, event: Event, p: e.SessionUpdated) -> State:
     limited = replace(agent, limits=p.limits) if p.limits else agent
     # Another definition makes another context: what the last one counted is no bound for it.
     counted_seq = 0 if p.agent else state.last_tokens_seq
-    return replace(state, agent=limited, version=version, last_tokens_seq=counted_seq)
+    asked = p.limits if p.limits and state.asked else state.asked
+    return replace(state, agent=limited, version=version, last_tokens_seq=counted_seq, asked=asked)
 
 
 def _session_forked(state: State, event: Event, p: e.SessionForked) -> State:

@@ -80,6 +80,8 @@ def accept(state: State, post: Post, key: str) -> tuple[Payload, ...]:
             return _late(state, post)
         case _ if state.closed:
             return (e.NoteRecorded("A change came after the session was closed."),)
+        case Update(update=update) if update.agent is not None and state.parent:
+            return (e.NoteRecorded("A subagent's definition is its parent's matter: kept."),)
         case Update(update=update):
             return (update,)
         case Put(name=name, value=value):

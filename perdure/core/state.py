@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from perdure.core.agent import AgentSpec, Effect, Limits
 from perdure.core.content import ToolCall
@@ -138,6 +139,11 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     closed: bool = False
     last_status: TurnStatus | None = None
     last_error: ErrorInfo | None = None
+    parent: str = ""  # the session that this one is a subagent of, and the call it answers
+    parent_call: str = ""
+    levels: int | None = None  # how many levels of subagents may follow, and how many at once
+    width: int | None = None
+    asked: Limits | None = None  # a subagent's own limits; those above it hold beside them
     owes_reply: bool = False  # the transcript ends with something no model has answered
 
     @property
@@ -148,8 +154,14 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def limits(self) -> Limits:
-        """The limits in force."""
-        return self.spec.limits
+        """The limits in force.
+
+        A subagent's definition pins no more than its parent had left when it began. While it
+        has a parent, what those above it have left *now* is asked before each step instead, so
+        that a limit raised there is seen here; its time is pinned.
+        """
+        pinned = self.spec.limits
+        return replace(self.asked, wall_s=pinned.wall_s) if self.asked else pinned
 
     @property
     def open_calls(self) -> tuple[CallState, ...]:

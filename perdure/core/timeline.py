@@ -55,6 +55,7 @@ def rewound(base: State, now: State, event: Event) -> State:
         queue=(*base.queue, *(q for q in later if q.seq not in known)),
         agent=now.agent,
         version=now.version,
+        asked=now.asked,
         paused=True,
         parked=None,
         closed=now.closed,
@@ -84,6 +85,10 @@ def forked(base: State, event: Event, p: e.SessionForked) -> State:
         spent=Spent(),
         last_tokens_seq=base.last_tokens_seq if p.agent is None else 0,
         created_at_us=event.at_us,
+        # A fork is nobody's subagent: it keeps the rights and limits that were pinned for it.
+        parent="",
+        parent_call="",
+        asked=None,
     )
 
 

@@ -34,10 +34,12 @@ from perdure.engine.endings import end_turn
 from perdure.engine.hub import Hub
 from perdure.engine.journal import Journal, events_of, load
 from perdure.engine.kit import Kit
+from perdure.engine.ledger import Ledger
 from perdure.engine.model_calls import call_model, recover_model
 from perdure.engine.recovery import recover_tools
 from perdure.engine.retry import LONGEST_S
 from perdure.engine.tool_calls import request_tools, run_tools, settle
+from perdure.engine.trees import Trees
 from perdure.engine.work import Place, Work
 from perdure.ports.tool import Tool
 
@@ -53,13 +55,22 @@ class Driver:
     place_type: type[Place] = Place
 
     def __init__(
-        self, kit: Kit, hub: Hub, toolbox: Toolbox, wake: Callable[[str], None], session: str
+        self,
+        kit: Kit,
+        hub: Hub,
+        toolbox: Toolbox,
+        wake: Callable[[str], None],
+        session: str,
+        trees: Trees | None = None,
     ) -> None:
         self._kit = kit
         self._hub = hub
         self._toolbox = toolbox
         self._wake = wake
         self._session = session
+        self._trees = trees
+        self.guest = False  # only take letters: the work is another process's
+        self._known = asyncio.Event()  # whether we own the session
         self._mail = asyncio.Event()
         self._mail.set()
         self._draining = asyncio.Lock()
@@ -80,6 +91,15 @@ class Driver:
         self._mail.clear()
         return waiting
 
+    async def owns(self) -> bool:
+        """Wait until it is known whether this driver works on its session, and say so."""
+        await self._known.wait()
+        return self._work is not None
+
+    def over(self) -> None:
+        """This driver will not work (any more)."""
+        self._known.set()
+
     async def run(self) -> None:
         """Own the session and work until it rests and stays at rest for a while.
 
@@ -91,13 +111,20 @@ class Driver:
         journal = await self.journal_type.open(self._kit, claim)
         journal.published = lambda events: self._hub.publish(self._session, events)
         place = self.place_type(self._kit, journal)
-        work = Work(self._kit, self._hub, journal, place, self._tools, self._wake)
-        self._work = work
+        aside = self._kit.clerk or self.guest
+        ledger = Ledger()
+        if self._trees is not None and not aside:
+            ledger = await self._trees.enter(journal.state)
+        work = Work(
+            self._kit, self._hub, journal, place, self._tools, self._wake, self._trees, ledger
+        )
         try:
-            if self._kit.clerk:
+            if aside:
                 await self._drain(work)
                 await journal.durable()
                 return
+            self._work = work
+            self._known.set()
             await self._recover(work, clean=claim.clean)
             await self._loop(work)
         finally:
@@ -137,9 +164,11 @@ class Driver:
             step = next_step(work.state) if work.state.seq else due.Rest("idle")
             if isinstance(step, due.Rest):
                 await work.journal.durable()
-                if not await self._wait(self._kit.bounds.idle_s):
-                    return
-                continue
+                if await self._wait(self._kit.bounds.idle_s):
+                    continue
+                if self._trees is not None and self._trees.below(self._session):
+                    continue  # subagents are at work, and their budget is kept with us
+                return
             try:
                 await self._perform(work, step)
             except (LeaseLost, StaleAppend, CorruptJournal, NotFound):
@@ -153,7 +182,7 @@ class Driver:
                 work.journal.append(e.SessionParked(_our_fault(error)))
 
     async def _perform(self, work: Work, step: due.Step) -> None:
-        over = overdue(work.state, self._kit.clock.now_us())
+        over = self._over(work, step)
         match step:
             case due.RestoreWorkspace(snapshot=snapshot):
                 await work.place.restore(snapshot)
@@ -180,6 +209,13 @@ class Driver:
             case due.Rest():
                 pass
 
+    def _over(self, work: Work, step: due.Step) -> ErrorInfo | None:
+        """Return which limit forbids the step: the turn's time, or the tree's tool calls."""
+        over = overdue(work.state, self._kit.clock.now_us())
+        if over is None and isinstance(step, due.RunTools):
+            return work.ledger.admit(work.state.id, step.calls)
+        return over
+
     async def _model_in_time(self, work: Work, when_us: int | None) -> None:
         """Call the model, or wait until that is due; mail ends the waiting early.
 
@@ -202,7 +238,7 @@ class Driver:
         try:
             await self._effect
         except asyncio.CancelledError:
-            if not work.interrupting:
+            if not work.interrupting or self._told_to_go():
                 self._effect.cancel()
                 await asyncio.wait({self._effect})
                 raise
@@ -211,6 +247,12 @@ class Driver:
         finally:
             self._effect = None
             work.interrupting = False
+
+    @staticmethod
+    def _told_to_go() -> bool:
+        """Whether it is the driver itself that is to end, in the midst of an interrupt even."""
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     async def _drain_aside(self) -> None:
         """Take letters while an effect runs; an interrupt among them stops the effect."""
@@ -221,6 +263,8 @@ class Driver:
             while self._mail.is_set():
                 await self._drain(work)
             turn = work.state.turn
+            if work.interrupting:
+                return  # it is being stopped already, subagents and all
             if turn is not None and turn.interrupted and self._effect is not None:
                 work.interrupting = True
                 self._effect.cancel()
@@ -244,8 +288,13 @@ class Driver:
                 if isinstance(for_post, Rewind) and work.state.turn is None:
                     await self._rewind(work, for_post, letter.key)
                     continue
-                payloads = accept(work.state, for_post, letter.key)
-                work.journal.append(*payloads, taken=letter.key)
+                await self._relay(work, for_post, letter.key)
+                work.journal.append(*accept(work.state, for_post, letter.key), taken=letter.key)
+                await self._relay(work, for_post, letter.key)
+
+    async def _relay(self, work: Work, post: Post, key: str) -> None:
+        if self._trees is not None:
+            await self._trees.relay(work.state, post, key)
 
     async def _rewind(self, work: Work, post: Rewind, key: str) -> None:
         """Go back, unless the event is not in the session's own past."""

@@ -14,8 +14,11 @@ async def end_turn(work: Work, status: TurnStatus, error: ErrorInfo | None = Non
     """Append the end of the turn; calls still open get a cancelled result first.
 
     The model must never meet a call without a result, and a workspace that an interrupted
-    command left half changed is taken back first.
+    command left half changed is taken back first. So are subagents ended whose parent was
+    interrupted and died before it could tell them.
     """
+    if work.trees is not None:
+        await work.trees.stop_all(work.state)
     for call in work.state.open_calls:
         if call.phase is Phase.STARTED and call.effect is Effect.CONTAINED and call.snapshot:
             await work.place.back_to(call.snapshot, call.call.id)

@@ -9,6 +9,7 @@ from perdure.core import budget
 from perdure.core import events as e
 from perdure.core.codec import encode
 from perdure.core.content import Usage, UserItem
+from perdure.core.context import Transcript
 from perdure.core.errors import ErrorInfo, PerdureError, error_info
 from perdure.core.state import ModelCall
 from perdure.engine import retry
@@ -33,20 +34,34 @@ async def call_model(work: Work) -> None:
         await end_turn(work, "failed", info)
         return
     transcript = await work.journal.transcript()
+    while not await _reserved_call(work, transcript):
+        await work.ledger.settled()  # others in the tree hold what this call needs
+    turn = work.state.turn
+    if turn is None or turn.model is None:
+        return
+    if work.ledger.limited(work.state.id):
+        # A reservation that a crash could lose would let the next call spend the same money.
+        await work.journal.durable()
+    await _stream(work, model, _request(work, name, turn.model.max_output_tokens))
+
+
+async def _reserved_call(work: Work, transcript: Transcript) -> bool:
+    """Write down the call with what it may use, or that the budget forbids it; False where it
+    must wait. Between the question and the answer nothing else can happen.
+    """
     steers = tuple(q.seq for q in work.state.queue if q.kind == "steer")
     bound = budget.input_bound(work.state, transcript) + sum(
         len(encode(UserItem(content))) + 32 for content in transcript.waiting(steers)
     )
     price = budget.price_of(work.kit.prices, work.state.spec.model)
-    reserved = budget.reserve(work.state, work.state.limits, bound, price)
+    reserved = work.ledger.reserve(work.state.id, bound, price)
+    if reserved is None:
+        return False
     if isinstance(reserved, ErrorInfo):
         await end_turn(work, "budget", reserved)
-        return
-    work.journal.append(_requested(work, steers, reserved))
-    if work.state.limits.tokens is not None or work.state.limits.usd is not None:
-        # A reservation that a crash could lose would let the next call spend the same money.
-        await work.journal.durable()
-    await _stream(work, model, _request(work, name, reserved.max_output_tokens))
+    else:
+        work.journal.append(_requested(work, steers, reserved))
+    return True
 
 
 async def recover_model(work: Work) -> None:

@@ -8,6 +8,9 @@
 | once       | ask the tool's probe; where it cannot tell, a person decides               |
 """
 
+import asyncio
+from collections.abc import Mapping, Sequence
+
 from perdure.core import events as e
 from perdure.core.agent import Effect
 from perdure.core.codec import arguments_of
@@ -19,8 +22,21 @@ from perdure.ports.tool import Tool, ToolFailed, ToolOutput
 
 
 async def recover_tools(work: Work, calls: tuple[CallState, ...]) -> None:
-    """Do for each call what its effect allows, one after the other."""
+    """Do for each call what its effect allows, one after the other but for parallel ones."""
     tools = await work.tools()
+    beside = [c for c in calls if c.phase is Phase.STARTED and _is_parallel(tools, c)]
+    async with asyncio.TaskGroup() as group:
+        for call in beside:
+            group.create_task(run_call(work, tools[call.call.tool], call))
+        await _one_by_one(work, tools, [call for call in calls if call not in beside])
+
+
+def _is_parallel(tools: Mapping[str, Tool], call: CallState) -> bool:
+    tool = tools.get(call.call.tool)
+    return tool is not None and tool.spec.parallel and call.effect is not Effect.ONCE
+
+
+async def _one_by_one(work: Work, tools: Mapping[str, Tool], calls: Sequence[CallState]) -> None:
     for call in calls:
         tool = tools.get(call.call.tool)
         if call.phase is Phase.ASKING:

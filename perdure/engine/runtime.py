@@ -10,6 +10,8 @@ from perdure.core import events as e
 from perdure.core.agent import AgentSpec, ToolSpec
 from perdure.core.errors import (
     Conflict,
+    Forbidden,
+    InvalidRequest,
     LeaseLost,
     NotFound,
     PerdureError,
@@ -17,12 +19,16 @@ from perdure.core.errors import (
     StaleAppend,
     Unavailable,
 )
+from perdure.core.rights import narrowed
 from perdure.engine.agent import Agent
 from perdure.engine.driver import Driver
 from perdure.engine.hub import Hub
 from perdure.engine.journal import Journal, load
+from perdure.engine.kin import Tree, summed, tree_of, with_waiting
 from perdure.engine.kit import Kit
 from perdure.engine.session import Session
+from perdure.engine.subagents import Subagent
+from perdure.engine.trees import Trees, elsewhere
 from perdure.ports.store import SessionRow
 from perdure.ports.tool import Tool, Toolset
 
@@ -37,6 +43,8 @@ class Engine:
     def __init__(self, kit: Kit) -> None:
         self.kit = kit
         self.hub = Hub(kit.bounds.follower_backlog)
+        self.trees = Trees(self)
+        self._opening: set[str] = set()
         self._agents: dict[str, tuple[Agent, AgentSpec, Mapping[str, Tool]]] = {}
         self._toolsets: list[Toolset] = []
         self._drivers: dict[str, tuple[Driver, asyncio.Task[None]]] = {}
@@ -74,8 +82,19 @@ class Engine:
         known = self._agents.get(agent.name)
         if known is not None and known[0] is agent:
             return known[1]
-        tools = await self._open_tools(agent)
+        if agent.name in self._opening:
+            raise InvalidRequest(
+                "E-SUBAGENT-LOOP", f"Agent {agent.name} is a subagent of itself.", "Name it anew."
+            )
+        self._opening.add(agent.name)
+        try:
+            tools = await self._open_tools(agent)
+        finally:
+            self._opening.discard(agent.name)
         spec = agent.spec([tool.spec for tool in tools])
+        for tool in tools:
+            if isinstance(tool, Subagent) and tool.pinned is not None:
+                narrowed(spec, spec.limits, tool.pinned)  # refused here, where its author looks
         self._agents[agent.name] = (agent, spec, {tool.spec.name: tool for tool in tools})
         return spec
 
@@ -87,6 +106,8 @@ class Engine:
             if isinstance(given, Toolset):
                 self._toolsets.append(given)
                 tools.extend(await given.open())
+            elif isinstance(given, Subagent):
+                tools.append(given.bound(self.trees, await self.register(given.agent)))
             elif isinstance(given, Tool):
                 tools.append(given)
             else:
@@ -118,14 +139,29 @@ class Engine:
         if row is None:
             if spec is None:
                 raise NotFound("E-SESSION-UNKNOWN", f"There is no session {name}.", "perdure ls")
-            await self._create(name, spec, source)
+            await self.create(e.SessionCreated(name, spec, source))
         elif spec is not None and row.version != spec.version:
             await self._drift(session, spec, adopt=adopt)
         return session
 
     async def sessions(self) -> list[SessionRow]:
-        """Return all sessions, last updated first."""
-        return await self.kit.store.sessions()
+        """Return all sessions, last updated first. One whose subagent waits for a person waits."""
+        return with_waiting(await self.kit.store.sessions())
+
+    async def tree(self, session_id: str) -> Tree:
+        """Return the session with all its subagents, and what they used together.
+
+        Raises `NotFound`.
+        """
+        rows = tree_of(await self.kit.store.sessions(), session_id)
+        if not rows:
+            raise NotFound("E-SESSION-UNKNOWN", f"There is no session {session_id}.", "perdure ls")
+        return summed(rows)
+
+    async def owns(self, session_id: str) -> bool:
+        """Wait until it is known whether this process works on the session, and say so."""
+        running = self._drivers.get(session_id)
+        return running is not None and await running[0].owns()
 
     def wake(self, session_id: str) -> None:
         """See to it that somebody works on the session: this process, unless another one does."""
@@ -135,22 +171,32 @@ class Engine:
             return
         if self._closing:
             return
-        driver = self.driver_type(self.kit, self.hub, self._toolbox, self.wake, session_id)
+        driver = self.driver_type(
+            self.kit, self.hub, self._toolbox, self.wake, session_id, self.trees
+        )
         task = asyncio.create_task(self._drive(driver, session_id), name=f"drive {session_id}")
         self._drivers[session_id] = (driver, task)
 
     async def _drive(self, driver: Driver, session_id: str) -> None:
         again = False
         try:
+            driver.guest = not await self.trees.at_home(session_id)
             await driver.run()
+            if driver.guest:
+                self.hub.fail(session_id, elsewhere(session_id))
         except (SessionBusy, LeaseLost, StaleAppend):
             driver.woken_again()  # another process works on it, and its followers read on
-            again = await self._left_lying(session_id)
+            again = await self._left_lying(session_id) or self.trees.held_elsewhere(session_id)
         except Exception as error:  # noqa: BLE001  # one session's end must not be another's
             self.hub.fail(session_id, error)
             again = isinstance(error, Unavailable)  # the store may be back soon
         finally:
+            driver.over()
             del self._drivers[session_id]
+            for child in self.trees.below(session_id):
+                if child in self._drivers:  # they are driven where their root is, or not at all
+                    self._drivers[child][1].cancel()
+            self.trees.leave(session_id)
         if driver.woken_again():
             self.wake(session_id)
         elif again:
@@ -165,13 +211,13 @@ class Engine:
         except PerdureError:
             return True
 
-    async def _create(self, name: str, spec: AgentSpec, source: str) -> None:
+    async def create(self, created: e.SessionCreated) -> None:
         """Write session.created, unless somebody else does at the same moment."""
-        claim = await self.kit.store.claim(name)
+        claim = await self.kit.store.claim(created.session)
         try:
             if claim.seq == 0:
                 journal = await Journal.open(self.kit, claim)
-                journal.append(e.SessionCreated(name, spec, source))
+                journal.append(created)
                 await journal.durable()
                 await journal.close()
         finally:
@@ -179,6 +225,12 @@ class Engine:
 
     async def _drift(self, session: Session, spec: AgentSpec, *, adopt: bool) -> None:
         state, _, _ = await load(self.kit.store, session.id)
+        if state.parent:
+            raise Forbidden(
+                "E-SUBAGENT-RIGHTS",
+                f"{session.id} is a subagent of {state.parent}: its definition was narrowed to "
+                "its parent's rights when it began, and no other one can be put in its place.",
+            )
         if adopt:
             await session.update(e.SessionUpdated(agent=spec))
             return
@@ -220,8 +272,8 @@ class Engine:
                     continue
                 self.hub.nudge()
                 for session_id in await self.kit.store.mailboxes():
-                    if session_id in self._drivers:
-                        self._drivers[session_id][0].post_arrived()
+                    if session_id in self._drivers or session_id in self.trees.awaited:
+                        self.wake(session_id)
             except PerdureError:
                 await asyncio.sleep(self.kit.bounds.poll_s)
 

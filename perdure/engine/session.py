@@ -2,7 +2,7 @@
 method works whether this process drives the session, another one does, or nobody does.
 """
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from typing import Any, Protocol
 
 import msgspec
@@ -24,6 +24,7 @@ from perdure.core.timeline import effective
 from perdure.engine import branching
 from perdure.engine.hub import Hub, Live
 from perdure.engine.journal import events_of, follow, load
+from perdure.engine.kin import stuck
 from perdure.engine.kit import Kit
 
 Input = str | Part | Content
@@ -208,7 +209,7 @@ class Session:
         self._engine.wake(self.id)
         return fresh
 
-    async def follow(self, after: int = 0) -> AsyncIterator[Event | Live]:
+    async def follow(self, after: int = 0) -> AsyncGenerator[Event | Live, None]:
         """Yield durable events after seq `after`, each once and in order, and live pieces, for
         as long as the caller listens.
         """
@@ -253,9 +254,9 @@ class Session:
 
     async def _still(self, state: State) -> bool:
         step = next_step(state)
-        if not isinstance(step, due.Rest | due.Ask):
-            return False
         store = self._engine.kit.store
+        if not isinstance(step, due.Rest | due.Ask) and not await stuck(store, state):
+            return False
         row = await store.session(self.id)
         if row is not None and row.seq > state.seq:
             return False  # more is written than we have read: look again when we have

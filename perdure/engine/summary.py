@@ -31,6 +31,7 @@ def row_of(state: State, newest: Event | None) -> SessionRow:
         error=error.code if error else "",
         fingerprint=error.fingerprint if error else "",
         source=state.source,
+        parent=state.parent,
         created_at_us=state.created_at_us,
         updated_at_us=state.updated_at_us,
     )

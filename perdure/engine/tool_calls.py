@@ -79,14 +79,18 @@ def _settled(call: CallState) -> e.ToolFinished:
 
 
 async def run_tools(work: Work, calls: tuple[CallState, ...]) -> None:
-    """Run the calls: reads outside the environment together, all others in their order."""
+    """Run the calls: reads outside the environment and parallel ones together, all others in
+    their order.
+    """
     tools = await work.tools()
     reads: list[CallState] = []
+    parallel: list[CallState] = []
     rest: list[CallState] = []
     for call in calls:
         tool = tools.get(call.call.tool)
         free = tool and call.effect is Effect.READ and not tool.spec.environment
-        (reads if free else rest).append(call)
+        beside = parallel if tool and tool.spec.parallel else rest
+        (reads if free else beside).append(call)
     if len(calls) == 1:  # the usual case needs no group
         await run_call(work, tools.get(calls[0].call.tool), calls[0])
         return
@@ -94,6 +98,8 @@ async def run_tools(work: Work, calls: tuple[CallState, ...]) -> None:
     async with asyncio.TaskGroup() as group:
         for call in reads:
             group.create_task(_gated(gate, work, tools, call))
+        for call in parallel:
+            group.create_task(run_call(work, tools.get(call.call.tool), call))
         for call in rest:
             await run_call(work, tools.get(call.call.tool), call)
 

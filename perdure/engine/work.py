@@ -13,6 +13,8 @@ from perdure.core.state import CallState, State
 from perdure.engine.hub import Hub, Progress
 from perdure.engine.journal import Journal
 from perdure.engine.kit import Kit
+from perdure.engine.ledger import Ledger
+from perdure.engine.trees import Trees
 from perdure.ports.sandbox import Rollback, Sandbox
 from perdure.ports.tool import Tool, ToolOutput
 
@@ -113,8 +115,14 @@ class Work:
     place: Place
     tools: Callable[[], Awaitable[Mapping[str, Tool]]]
     wake: Callable[[str], None]
+    trees: Trees | None = None  # None: one session by itself, without subagents
+    ledger: Ledger = field(default_factory=Ledger)
     interrupting: bool = False
     running: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.ledger.note(self.state)
+        self.journal.noted = self.ledger.note
 
     @property
     def state(self) -> State:
@@ -148,6 +156,15 @@ class CallContext:
                 "Declare it with environment=True.",
             )
         return self._sandbox
+
+    @property
+    def work(self) -> Work:
+        """The session being worked on: for tools that are part of the engine."""
+        return self._work
+
+    def note(self, text: str) -> None:
+        """Write a remark for people into the session's journal."""
+        self._work.journal.append(e.NoteRecorded(text))
 
     def progress(self, text: str) -> None:
         """Show a piece of output while the call runs."""

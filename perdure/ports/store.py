@@ -46,6 +46,7 @@ class SessionRow(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
     fingerprint: str = ""
     source: str = ""
+    parent: str = ""
     created_at_us: int = 0
     updated_at_us: int = 0
 

@@ -1,0 +1,142 @@
+"""Sessions as a family: what a subagent's session is called, and the rows of a tree."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from perdure.core import step as due
+from perdure.core.agent import AgentSpec
+from perdure.core.state import CallState, Phase, State
+from perdure.core.step import next_step
+from perdure.engine.journal import load
+from perdure.ports.store import SessionRow, Store
+
+SOURCE: Final = "subagent:"
+_NAME_MAX: Final = 120
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """A session with all below it: the rows, parents before children, and what they sum up to.
+
+    `waiting` counts decisions that people owe anywhere in the tree.
+    """
+
+    rows: tuple[SessionRow, ...]
+    steps: int
+    tokens: int
+    micro_usd: int
+    unpriced: int
+    waiting: int
+
+
+def child_name(parent: str, call_id: str) -> str:
+    """Return the id of the session that answers a call: always the same one for that call."""
+    name = f"{parent}.{call_id}"
+    if len(name) <= _NAME_MAX:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:24]
+    return f"{parent[:60]}~{digest}"
+
+
+def has_subagents(spec: AgentSpec) -> bool:
+    """Whether sessions of this agent may have children."""
+    return any(tool.source.startswith(SOURCE) for tool in spec.tools)
+
+
+def open_errands(state: State) -> list[CallState]:
+    """Return the subagent calls of `state` that have left and have no result yet."""
+    if state.turn is None or not has_subagents(state.spec):
+        return []
+    return [call for call in state.open_calls if _is_errand(state.spec, call)]
+
+
+def _is_errand(spec: AgentSpec, call: CallState) -> bool:
+    tool = spec.tool(call.call.tool)
+    return call.phase is Phase.STARTED and tool is not None and tool.source.startswith(SOURCE)
+
+
+async def stuck(store: Store, state: State) -> str:
+    """Return why only a person can move the session on (waiting, paused, parked), else "".
+
+    A session whose subagents all wait for people waits with them.
+    """
+    match next_step(state):
+        case due.Rest(why) if why in ("paused", "parked"):
+            return why
+        case due.Ask():
+            return "waiting"
+        case due.RecoverTools():
+            return await _stuck_below(store, state)
+        case _:
+            return ""
+
+
+async def _stuck_below(store: Store, state: State) -> str:
+    errands = open_errands(state)
+    asked = {action.call_id for action in state.actions.values()}
+    names = {call.call.id for call in errands}
+    if not errands or any(call.call.id not in names | asked for call in state.open_calls):
+        return ""
+    for call in errands:
+        below, _, _ = await load(store, child_name(state.id, call.call.id))
+        if below.seq == 0 or not await stuck(store, below):
+            return ""
+    return "waiting"
+
+
+def tree_of(rows: Iterable[SessionRow], root: str) -> list[SessionRow]:
+    """Return the row of `root` and those of all sessions below it, parents before children."""
+    children: dict[str, list[SessionRow]] = {}
+    found: list[SessionRow] = []
+    for row in rows:
+        if row.id == root:
+            found.append(row)
+        elif row.parent:
+            children.setdefault(row.parent, []).append(row)
+    for row in found:  # grows while it is walked
+        found.extend(sorted(children.get(row.id, ()), key=lambda r: (r.created_at_us, r.id)))
+    return found
+
+
+def summed(rows: Sequence[SessionRow]) -> Tree:
+    """Return `rows` with their totals."""
+    return Tree(
+        rows=tuple(with_waiting(rows)),
+        steps=sum(row.steps for row in rows),
+        tokens=sum(row.tokens for row in rows),
+        micro_usd=sum(row.micro_usd for row in rows),
+        unpriced=sum(row.unpriced for row in rows),
+        waiting=sum(row.waiting for row in rows),
+    )
+
+
+def with_waiting(rows: Sequence[SessionRow]) -> list[SessionRow]:
+    """Return `rows` in their order; one that works while a subagent below it waits for a person
+    waits too, and counts what is owed below it.
+    """
+    by_id = {row.id: row for row in rows}
+    below: dict[str, int] = {}
+    for row in rows:
+        if row.parent and row.status == "waiting":
+            for above in _above(by_id, row):
+                below[above] = below.get(above, 0) + row.waiting
+    return [_waits(row, below[row.id]) if row.id in below else row for row in rows]
+
+
+def _above(by_id: Mapping[str, SessionRow], row: SessionRow) -> list[str]:
+    """Return the ids of those above `row` that are in the middle of a turn."""
+    names: list[str] = []
+    parent = by_id.get(row.parent)
+    while parent is not None and parent.status in ("running", "waiting"):
+        if parent.id in names:
+            break
+        names.append(parent.id)
+        parent = by_id.get(parent.parent)
+    return names
+
+
+def _waits(row: SessionRow, count: int) -> SessionRow:
+    return replace(row, status="waiting", waiting=row.waiting + count)
