@@ -55,5 +55,5 @@ class RandomIds:
 
 
 def _base32(number: int, chars: int) -> str:
-    """Return the last `chars` digits, an even number of them. Two at a time: every event has an id."""
+    """Return the last `chars` digits, an even number. Two at a time: every event has an id."""
     return "".join([_PAIRS[(number >> bits) & 1023] for bits in range(5 * chars - 10, -1, -10)])
