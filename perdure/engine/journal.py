@@ -6,7 +6,8 @@ each batch holding all that has gathered. What must not happen before it is writ
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -22,6 +23,8 @@ from perdure.engine.kit import Kit
 from perdure.engine.summary import row_of
 from perdure.ports.blobs import Blobs
 from perdure.ports.store import Batch, Claim, Letter, Store
+
+T = TypeVar("T")
 
 _PAGE = 1000
 
@@ -153,6 +156,20 @@ class Journal:
         self._waiters.append((self.state.seq, future))
         await future
 
+    async def keep(self, data: bytes) -> str:
+        """Put a large payload aside, durably; return its name."""
+        return await self.patiently(lambda: self._kit.store.blobs.put(data))
+
+    async def patiently(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write, again and again while the disk is full: what is known must not be lost."""
+        pause = self._kit.bounds.store_retry_s
+        while True:
+            try:
+                return await write()
+            except StoreFull:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, self._kit.bounds.store_retry_cap_s)
+
     async def transcript(self) -> Transcript:
         """Return the transcript, reading the journal once if it is not in memory."""
         if self._transcript is not None:
@@ -220,17 +237,10 @@ class Journal:
             taken,
             row_of(self.state, waiting[-1][0] if waiting else None),
         )
-        pause = self._kit.bounds.store_retry_s
-        while True:
-            try:
-                for _, written in waiting:
-                    if written.blob is not None:
-                        await self._kit.store.blobs.put(written.blob)
-                await self._kit.store.append(batch)
-                return
-            except StoreFull:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, self._kit.bounds.store_retry_cap_s)
+        for _, written in waiting:
+            if written.blob is not None:
+                await self.keep(written.blob)
+        await self.patiently(lambda: self._kit.store.append(batch))
 
     def _acknowledge(self, events: list[Event], taken: list[str]) -> None:
         self._taken_unwritten.difference_update(taken)

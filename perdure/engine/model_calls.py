@@ -33,6 +33,8 @@ async def call_model(work: Work) -> None:
         await end_turn(work, "failed", info)
         return
     transcript = await work.journal.transcript()
+    if work.stopping:
+        return
     steers = tuple(q.seq for q in work.state.queue if q.kind == "steer")
     bound = budget.input_bound(work.state, transcript) + sum(
         len(encode(UserItem(content))) + 32 for content in transcript.waiting(steers)

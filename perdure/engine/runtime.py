@@ -143,8 +143,10 @@ class Engine:
         again = False
         try:
             await driver.run()
-        except (SessionBusy, LeaseLost, StaleAppend):
-            driver.woken_again()  # another process works on it, and its followers read on
+        except (LeaseLost, StaleAppend):
+            again = True  # if another process works on it now, that will say so
+        except SessionBusy:
+            driver.woken_again()
             again = await self._left_lying(session_id)
         except Exception as error:  # noqa: BLE001  # one session's end must not be another's
             self.hub.fail(session_id, error)
