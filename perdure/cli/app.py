@@ -65,17 +65,17 @@ def demo(
     ] = "",
 ) -> int:
     """See an agent survive a kill: no key, no network."""
-    from perdure.cli import demo as verb
+    from perdure.cli.demo import demo as verb
 
-    return verb.demo(yes=yes, unsandboxed=unsandboxed, directory=directory)
+    return verb(yes=yes, unsandboxed=unsandboxed, directory=directory)
 
 
 @app.command(cls=Verb, rich_help_panel=START)
 def new(name: Annotated[str, typer.Argument(metavar="NAME", help="The folder to make.")]) -> int:
     """Make an agent of your own: a folder that runs as it is."""
-    from perdure.cli import new as verb
+    from perdure.cli.new import new as verb
 
-    return verb.new(name)
+    return verb(name)
 
 
 @app.command(cls=Verb, rich_help_panel=WORK)
@@ -107,12 +107,11 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option
     unsandboxed: Unsandboxed = False,
 ) -> int:
     """Give an agent something to do, and watch."""
-    from perdure.cli import run as verb
+    from perdure.cli.run import Wish
+    from perdure.cli.run import run as verb
 
-    order = verb.Wish(
-        agent, text, workspace, in_place, model, session, limit or [], adopt, unsandboxed
-    )
-    return verb.run(order, yes=yes, json=json, detach=detach, no_wait=no_wait)
+    wish = Wish(agent, text, workspace, in_place, model, session, limit or [], adopt, unsandboxed)
+    return verb(wish, yes=yes, json=json, detach=detach, no_wait=no_wait)
 
 
 @app.command(cls=Verb, rich_help_panel=WORK)
@@ -142,10 +141,11 @@ def resume(  # noqa: PLR0913, PLR0917 - each is an option
     no_wait: NoWait = False,
 ) -> int:
     """Go on: after a crash, a stop, a limit, an unknown outcome."""
-    from perdure.cli import resume as verb
+    from perdure.cli.resume import How
+    from perdure.cli.resume import resume as verb
 
-    how = verb.How(as_, result, rerun, reason, action, adopt, limit or [], agent)
-    return verb.resume(id, how, yes=yes, json=json, detach=detach, no_wait=no_wait)
+    how = How(as_, result, rerun, reason, action, adopt, limit or [], agent)
+    return verb(id, how, yes=yes, json=json, detach=detach, no_wait=no_wait)
 
 
 @app.command(cls=Verb, rich_help_panel=WORK)
@@ -157,9 +157,9 @@ def stop(
     json: Json = False,
 ) -> int:
     """Pause a session; with --cancel, end what it is doing."""
-    from perdure.cli import stop as verb
+    from perdure.cli.stop import stop as verb
 
-    return verb.stop(id, cancel=cancel, json=json)
+    return verb(id, cancel=cancel, json=json)
 
 
 @app.command(cls=Verb, rich_help_panel=WORK)
@@ -180,10 +180,11 @@ def approve(
     json: Json = False,
 ) -> int:
     """Show what waits for a person, and decide."""
-    from perdure.cli import approve as verb
+    from perdure.cli.approve import Choice
+    from perdure.cli.approve import approve as verb
 
-    choice = verb.Choice(allow or yes, deny, reason, edit)
-    return verb.approve(ids or [], choice, json=json)
+    choice = Choice(allow or yes, deny, reason, edit)
+    return verb(ids or [], choice, json=json)
 
 
 @app.command("ls", cls=Verb, rich_help_panel=LOOK)
@@ -197,9 +198,9 @@ def list_(
     json: Json = False,
 ) -> int:
     """List the sessions."""
-    from perdure.cli import ls as verb
+    from perdure.cli.ls import ls as verb
 
-    return verb.ls(waiting=waiting, failed=failed, agent=agent, everything=all_, json=json)
+    return verb(waiting=waiting, failed=failed, agent=agent, everything=all_, json=json)
 
 
 @app.command(cls=Verb, rich_help_panel=LOOK)
@@ -221,14 +222,15 @@ def show(
     json: Json = False,
 ) -> int:
     """Show a session, one event, its changes."""
-    from perdure.cli import show as verb
+    from perdure.cli.show import View
+    from perdure.cli.show import show as verb
 
-    view = verb.View(context=context, state=state, diff=diff, events=events, json=json)
+    view = View(context=context, state=state, diff=diff, events=events, json=json)
     if apply:
-        from perdure.cli import bring
+        from perdure.cli.bring import apply as bring_back
 
-        return bring.apply(id, force=force, json=json)
-    return verb.show(id, view)
+        return bring_back(id, force=force, json=json)
+    return verb(id, view)
 
 
 @app.command(cls=Verb, rich_help_panel=DECIDE)
@@ -238,9 +240,9 @@ def doctor(
     json: Json = False,
 ) -> int:
     """Check this machine and this project; each finding with its fix."""
-    from perdure.cli import doctor as verb
+    from perdure.cli.doctor import doctor as verb
 
-    return verb.doctor(verify=verify, online=online, json=json)
+    return verb(verify=verify, online=online, json=json)
 
 
 @app.command(cls=Verb, rich_help_panel=DECIDE)
@@ -249,9 +251,9 @@ def selftest(
     json: Json = False,
 ) -> int:
     """Try to break out of the sandbox, here and now."""
-    from perdure.cli import doctor as verb
+    from perdure.cli.doctor import selftest as verb
 
-    return verb.selftest(what, json=json)
+    return verb(what, json=json)
 
 
 @app.command("_worker", hidden=True)
@@ -261,9 +263,9 @@ def worker(
     live_fd: Annotated[int, typer.Option("--live-fd")] = -1,
 ) -> int:
     """Drive one session; the order comes on standard input."""
-    from perdure.cli import worker as verb
+    from perdure.cli.worker import work
 
-    return verb.work(id, agent, live_fd)
+    return work(id, agent, live_fd)
 
 
 def main(arguments: Sequence[str]) -> int:

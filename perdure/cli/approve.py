@@ -122,7 +122,7 @@ def _list(screen: Screen, waiting: Sequence[Open]) -> None:
         screen.line("Nothing waits for anybody.")
         return
     now_us = SystemClock().now_us()
-    screen.line(f"  {plural(len(waiting), 'question')}")
+    screen.line(f"  {plural(len(waiting), 'question')} for you")
     for each in waiting:
         action = each.state.actions[each.asked.action_id]
         screen.line()

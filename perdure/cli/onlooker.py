@@ -1,8 +1,9 @@
 """What a person (or a program, with --json) sees and answers while a worker drives a session."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from perdure.cli.asking import Questions, question
 from perdure.cli.attend import Attendant, Listener
@@ -44,9 +45,10 @@ class Onlooker(Listener):
         self._worked = False
         self._began_us = 0
         self._last_us = 0
-        self._dead: tuple[int, int] | None = None
+        self._dead = False
+        self._told = False  # that somebody took over: session.recovered says it again
         self._answered: set[str] = set()
-        self._interrupting = False
+        self._muted = False
 
     def event(self, event: Event) -> None:
         """Print an event."""
@@ -56,17 +58,20 @@ class Onlooker(Listener):
         if self.screen.json:
             sys.stdout.buffer.write(up(event))
             sys.stdout.buffer.flush()
-        elif not self.manner.detach:
+        elif not self.manner.detach and not self._muted:
             if self._questions is not None and event.type == "action.resolved":
                 self._drop_questions()
-            self.printer.event(event)
+            if self._told and event.type == "session.recovered":
+                self._told = False
+            else:
+                self.printer.event(event)
 
     def live(self, live: Live) -> None:
         """Show a piece as it comes."""
         if self.screen.json:
             sys.stdout.buffer.write(up(live))
             sys.stdout.buffer.flush()
-        elif not self.manner.detach and not self._interrupting:
+        elif not self.manner.detach and not self._muted:
             self.printer.live(live)
 
     def ready(self, said: Said) -> None:
@@ -78,17 +83,20 @@ class Onlooker(Listener):
         first, self._ready = self._ready is None, ready
         if self.screen.json or self.manner.detach:
             return
-        if self._dead is not None:
-            self.printer.note(
-                "↻", f"worker {ready.pid} goes on after event {ready.seq}", "", "yellow"
-            )
-            self._dead = None
+        for call in ready.calls:
+            self.printer.know(call)
+        for asked in ready.asked:
+            self.printer.know_question(asked.action_id, asked.call.id)
+        if self._dead:
+            text = f"worker {ready.pid} goes on: events 1–{ready.seq} come from the journal"
+            self.printer.note("↻", text, "", "yellow")
+            self._dead, self._told = False, True
         elif first and self.manner.greet:
             self._greet(ready)
 
     def killed(self, pid: int, signal_number: int, since_s: float) -> None:
         """Say that a worker was killed, and that another one starts."""
-        self._dead = (pid, signal_number)
+        self._dead = True
         if not self.screen.json:
             self.printer.note("✗", f"worker {pid} was killed (signal {signal_number})", "", "red")
 
@@ -123,10 +131,10 @@ class Onlooker(Listener):
     def pressed(self, times: int) -> None:
         """Say what Ctrl-C does: leave the agent alone, or interrupt it."""
         self._drop_questions()
+        self._muted = True
         if times == 1:
             self._say("Leaving. The agent goes on.  (Ctrl-C again now: interrupt the agent)")
         elif times == 2:
-            self._interrupting = True
             self._say("Interrupting the agent …")
             self._post(Letter(fresh_key(), Say("interrupt", by=whoami())))
 
@@ -255,17 +263,19 @@ class Onlooker(Listener):
             if "approve" in kinds:
                 lines.append(f"    perdure approve {me} --allow    or --deny --reason …")
             if kinds - {"approve"}:
-                lines.append(
-                    f"    perdure resume {me} --as done --result JSON | --rerun | --as failed"
-                )
+                ways = "--as done --result JSON | --rerun | --as failed"
+                lines.append(f"    perdure resume {me} {ways}")
             return lines
-        pairs = [f"perdure show {me}", f'perdure run {me} "…"']
+        go_on = f'perdure run {me} "…"'
+        if still.status != "idle":
+            go_on = f"perdure resume {me}" + " --limit usd=2" * (still.status == "budget")
+        pairs = [f"perdure show {me}", go_on]
         if still.changed:
             pairs[:1] = [f"perdure show {me} --diff", f"perdure show {me} --apply"]
         return ["  " + self.screen.dim("next  ") + self.screen.dim(" · ").join(pairs)]
 
 
-_ENDINGS = {
+_ENDINGS: Final[Mapping[str, tuple[str, str, str]]] = {
     "waiting": ("⏸", "needs you", "yellow"),
     "failed": ("✗", "failed", "red"),
     "budget": ("✗", "limit reached", "red"),

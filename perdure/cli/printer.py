@@ -153,7 +153,7 @@ class Printer:
             self._column = width_of(clean(head))
         shown, self._open = self._shown, ""
         self._end_of_line(f"{sign} {result}", took, styles)
-        if (p.status != "ok" or p.meta.get("exit_code")) and not shown:
+        if p.meta.get("exit_code") and not 0 < shown <= TAIL_LINES:
             self._tail(p.text)
 
     def _end_of_line(self, result: str, took: str, styles: tuple[str, ...]) -> None:
@@ -288,6 +288,10 @@ class Printer:
     def know(self, call: ToolCall) -> None:
         """Learn about a call that was made before this printer looked on."""
         self._calls.setdefault(call.id, call)
+
+    def know_question(self, action_id: str, call_id: str) -> None:
+        """Learn about a question that was put before."""
+        self._asked.setdefault(action_id, call_id)
 
     def _call_head(self, seq: int, call_id: str, more: str) -> str:
         """Return the beginning of a call's line: `bash  make test`, `tool  refund(order=9)`."""

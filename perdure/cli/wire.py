@@ -74,6 +74,8 @@ class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
     priced: bool = False
     limit_usd: float | None = None
     spent: Spent = Spent()
+    calls: tuple[ToolCall, ...] = ()
+    asked: tuple[Asked, ...] = ()
 
 
 class Still(msgspec.Struct, frozen=True, omit_defaults=True):

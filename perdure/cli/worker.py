@@ -176,11 +176,12 @@ async def _run(order: Order, outlet: Outlet, inlet: Inlet) -> int:
 
 
 async def _session(runtime: Runtime, order: Order, agent: Agent) -> Session:
-    if not order.create:
-        engine = await runtime.engine()
-        if await engine.kit.store.session(order.session) is None:
-            hint = "perdure ls"
-            raise NotFound("E-SESSION-UNKNOWN", f"There is no session {order.session}.", hint)
+    kit = (await runtime.engine()).kit
+    if await kit.store.session(order.session) is None:
+        if not order.create:
+            message = f"There is no session {order.session}."
+            raise NotFound("E-SESSION-UNKNOWN", message, "perdure ls")
+        kit.models.get(agent.model)  # a name nobody knows makes no session
     return await runtime.session(order.session, agent, workspace=order.workspace, adopt=order.adopt)
 
 
@@ -309,6 +310,8 @@ class _Shift:
             priced=price_of(self._project.prices, spec.model) is not None,
             limit_usd=state.limits.usd,
             spent=state.spent,
+            calls=tuple(c.call for c in state.turn.calls.values()) if state.turn else (),
+            asked=asked_in(state),
         )
 
     def _still(self) -> Still:
