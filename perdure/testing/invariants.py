@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
 
 from perdure.core import events as e
 from perdure.core import journal as records
@@ -18,28 +18,39 @@ from perdure.core.state import State
 from perdure.core.step import next_step
 from perdure.testing.sim_sandbox import apply
 from perdure.testing.sim_tools import script_of, spec_of
-
-if TYPE_CHECKING:
-    from perdure.testing.simulation import Simulation
-
-Check = Callable[["Simulation", str, list[Event]], Iterator[str]]
+from perdure.testing.world import World
 
 
-def check_all(simulation: "Simulation") -> None:
+class Run(Protocol):
+    """A run that has come to its end."""
+
+    @property
+    def world(self) -> World: ...
+
+    @property
+    def sessions(self) -> Sequence[str]: ...
+
+    def state(self, session: str) -> State: ...
+
+
+Check = Callable[[Run, str, list[Event]], Iterator[str]]
+
+
+def check_all(run: Run) -> None:
     """Check every invariant on every session; findings go to the world's list of violations."""
-    world = simulation.world
-    for session in simulation.sessions:
+    world = run.world
+    for session in run.sessions:
         events = world.events(session)
         for name, check in CHECKS.items():
-            for finding in check(simulation, session, events):
+            for finding in check(run, session, events):
                 world.violated(name, f"{session}: {finding}")
 
 
-def chain(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def chain(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """`seq` is dense and every hash follows from the one before."""
-    assert simulation.world.disk is not None
+    assert run.world.disk is not None
     previous = records.GENESIS
-    for seq, record in enumerate(simulation.world.disk.records(session, 0), 1):
+    for seq, record in enumerate(run.world.disk.records(session, 0), 1):
         try:
             records.check(record, previous, seq)
         except PerdureError as error:
@@ -48,7 +59,7 @@ def chain(simulation: "Simulation", session: str, events: list[Event]) -> Iterat
         previous = record.hash
 
 
-def prefixes(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def prefixes(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """Every prefix folds, has a next step, and has spent no more than its limits."""
     state = State()
     tokens = usd = 0.0
@@ -70,7 +81,7 @@ def prefixes(simulation: "Simulation", session: str, events: list[Event]) -> Ite
             yield f"event {event.seq}: {turn.spent.steps} steps, limit {limits.steps}"
         if turn and limits.tool_calls is not None and turn.spent.tool_calls > limits.tool_calls:
             yield f"event {event.seq}: {turn.spent.tool_calls} calls, limit {limits.tool_calls}"
-    world = simulation.world
+    world = run.world
     if world.billed_tokens[session] > tokens or world.billed_micro_usd[session] > usd:
         billed = f"{world.billed_tokens[session]} tokens, {world.billed_micro_usd[session]} µUSD"
         yield f"billed {billed} over {tokens} tokens, {usd} µUSD"
@@ -81,34 +92,34 @@ def prefixes(simulation: "Simulation", session: str, events: list[Event]) -> Ite
         yield f"billed {world.billed_tokens[session]} tokens, booked {booked}"
 
 
-def acknowledged(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def acknowledged(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """What was acknowledged is in the journal, once."""
     taken = Counter(p.key for ev in events if isinstance(p := ev.payload, e.InputAccepted))
     for key, count in taken.items():
         if count > 1:
             yield f"input {key} was accepted {count} times"
-    for post in simulation.world.acked:
+    for post in run.world.acked:
         if post.session == session and not taken[post.key]:
             yield f"input {post.key} was acknowledged and is not in the journal"
 
 
-def followed(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def followed(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """What followers were shown is what the journal says."""
-    for shown, event in zip(simulation.world.seen[session], events, strict=False):
+    for shown, event in zip(run.world.seen[session], events, strict=False):
         if shown != event:
             yield f"event {event.seq} was shown as {shown}"
             return
-    if len(simulation.world.seen[session]) > len(events):
+    if len(run.world.seen[session]) > len(events):
         yield "events were shown that are not in the journal"
 
 
-def once(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def once(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """A call that may happen once was entered once for each decision to run it."""
     calls = _calls(events)
     for call_id, call in calls.items():
-        entered = simulation.world.entered.get((session, call_id), [])
+        entered = run.world.entered.get((session, call_id), [])
         if call.effect is Effect.ONCE:
-            allowed = 1 + call.reruns + simulation.world.denied_probes[session, call_id]
+            allowed = 1 + call.reruns + run.world.denied_probes[session, call_id]
             if len(entered) > allowed:
                 yield f"{call_id} ({call.tool}) left {len(entered)} times, decided {allowed}"
         if len({each.key for each in entered}) > 1:
@@ -120,11 +131,11 @@ def once(simulation: "Simulation", session: str, events: list[Event]) -> Iterato
             yield f"{call_id} was entered twice as the same attempt: {attempts}"
 
 
-def keys(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def keys(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """An idempotency key stands for one call with one set of arguments; no call is a stranger."""
     calls = _calls(events)
     meant: dict[str, tuple[str, str]] = {}
-    for (name, call_id), entered in simulation.world.entered.items():
+    for (name, call_id), entered in run.world.entered.items():
         for each in entered if name == session else ():
             if spec_of(each.tool).effect is Effect.READ:
                 continue
@@ -134,10 +145,10 @@ def keys(simulation: "Simulation", session: str, events: list[Event]) -> Iterato
                 yield f"the key of {call_id} {each.arguments} stood for {meant[each.key]} before"
 
 
-def poison(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def poison(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """A call that kills its owners is tried a few times and then left to a person."""
     words = sum(isinstance(ev.payload, _WORDS) for ev in events)
-    for (name, call_id), entered in simulation.world.entered.items():
+    for (name, call_id), entered in run.world.entered.items():
         if name == session and len(entered) > TRIES * (1 + words):
             yield f"{call_id} was tried {len(entered)} times"
     dead = 0
@@ -147,7 +158,7 @@ def poison(simulation: "Simulation", session: str, events: list[Event]) -> Itera
             yield f"event {event.seq}: owner number {dead} in a row"
 
 
-def obedient(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def obedient(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """After an interrupt or a pause nothing more is started."""
     state = State()
     for event in events:
@@ -157,10 +168,10 @@ def obedient(simulation: "Simulation", session: str, events: list[Event]) -> Ite
         state = evolve(state, event)
 
 
-def honest(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def honest(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """What the model reads of a call is what happened in the world."""
     for call_id, call in _calls(events).items():
-        done = simulation.world.performed[session, call_id]
+        done = run.world.performed[session, call_id]
         if call.status == "ok" and call.effect is Effect.ONCE and not (done or call.vouched):
             yield f"{call_id} is reported as done and did not happen"
         failed = call.status == "error" and call.code != "E-SIM-RAISED" and not call.vouched
@@ -170,10 +181,10 @@ def honest(simulation: "Simulation", session: str, events: list[Event]) -> Itera
             yield f"{call_id} happened, and is reported to have had no effect"
 
 
-def permitted(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def permitted(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """What ran is what was allowed: this tool, exactly these arguments, by this decision."""
     for call_id, call in _calls(events).items():
-        for entered in simulation.world.entered.get((session, call_id), []):
+        for entered in run.world.entered.get((session, call_id), []):
             spec = spec_of(entered.tool)
             digest = approval_digest(spec, entered.arguments)
             permit = call.permits.get(entered.attempt)
@@ -187,9 +198,9 @@ def permitted(simulation: "Simulation", session: str, events: list[Event]) -> It
                 yield f"{call_id} ran although a rule forbids it"
 
 
-def workspace(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def workspace(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """The workspace is what the finished calls, one after the other, would have made of it."""
-    world = simulation.world
+    world = run.world
     if session not in world.workspaces:
         return
     expected: dict[str, str] = {}
@@ -202,13 +213,13 @@ def workspace(simulation: "Simulation", session: str, events: list[Event]) -> It
     found = world.workspaces[session]
     if found != expected:
         yield f"the workspace holds {found}, the finished calls make {expected}"
-    state = simulation.state(session)
+    state = run.state(session)
     kept = world.snapshots.get(state.snapshot, {})
     if kept != found:
         yield f"the newest snapshot holds {kept}, the workspace {found}"
 
 
-def transcript(simulation: "Simulation", session: str, events: list[Event]) -> Iterator[str]:
+def transcript(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """The model read each input at most once, in its exact words, and nothing else."""
     items = Transcript(events).items
     said = Counter(

@@ -7,11 +7,12 @@ import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from perdure.core import events as e
+from perdure.core.agent import Limits
 from perdure.core.content import Text
 from perdure.core.errors import InvalidRequest, NotFound, PerdureError, SessionBusy
 from perdure.core.events import Decision, Event
@@ -21,9 +22,6 @@ from perdure.engine.runtime import Engine
 from perdure.engine.session import Session
 from perdure.testing.faults import Process
 from perdure.testing.world import Posted, World
-
-if TYPE_CHECKING:
-    from perdure.testing.simulation import Simulation
 
 T = TypeVar("T")
 
@@ -47,12 +45,25 @@ async def ask(world: World, process: Process, work: Callable[[], Awaitable[T]]) 
     raise Gone
 
 
+class Stage(Protocol):
+    """Where people meet processes."""
+
+    @property
+    def world(self) -> World: ...
+
+    def state(self, session: str) -> State: ...
+
+    def raised_limits(self, session: str) -> Limits: ...
+
+    async def somebody(self) -> Process: ...
+
+
 class User:
     """One person at one session."""
 
-    def __init__(self, simulation: "Simulation", session: str, dice: Random) -> None:
-        self._sim = simulation
-        self._world = simulation.world
+    def __init__(self, stage: Stage, session: str, dice: Random) -> None:
+        self._stage = stage
+        self._world = stage.world
         self.session = session
         self._dice = dice
         self._count = 0
@@ -79,7 +90,7 @@ class User:
 
     async def _until(self, due: Callable[[State], object]) -> None:
         for _ in range(25):
-            if due(self._sim.state(self.session)):
+            if due(self._stage.state(self.session)):
                 return
             await asyncio.sleep(self._dice.choice((0.001, 0.05, 0.5, 3)))
 
@@ -98,7 +109,7 @@ class User:
             case 9:
                 await self._say("message", twice=True)
             case 10:
-                await self._update(e.SessionUpdated(limits=self._sim.raised_limits(self.session)))
+                await self._update(e.SessionUpdated(limits=self._stage.raised_limits(self.session)))
             case 11:
                 await self._adopt()
             case _:
@@ -124,7 +135,7 @@ class User:
 
     async def _adopt(self) -> None:
         """Move the session to a longer definition: the next context is larger than counted."""
-        spec = self._sim.state(self.session).spec
+        spec = self._stage.state(self.session).spec
         longer = replace(spec, instructions=spec.instructions + " Take more care." * 40)
         await self._update(e.SessionUpdated(agent=longer))
 
@@ -145,7 +156,7 @@ class User:
 
     async def decide_something(self) -> None:
         """Answer one open action, if there is one; now and then twice, or with other arguments."""
-        actions = list(self._sim.state(self.session).actions.values())
+        actions = list(self._stage.state(self.session).actions.values())
         if not actions:
             return
         action = self._dice.choice(actions)
@@ -190,7 +201,7 @@ class User:
     async def request(self, work: Callable[[Process], Awaitable[T]]) -> T:
         """Ask any living process, again and again until one has answered."""
         for _ in range(TRIES):
-            process = await self._sim.somebody()
+            process = await self._stage.somebody()
             try:
                 return await ask(self._world, process, partial(work, process))
             except (InvalidRequest, NotFound):
@@ -207,16 +218,16 @@ def _runs_a_call(state: State) -> bool:
 class Reader:
     """Follows one session, and goes on elsewhere where it was when its process dies."""
 
-    def __init__(self, simulation: "Simulation", session: str, dice: Random) -> None:
-        self._sim = simulation
-        self._world = simulation.world
+    def __init__(self, stage: Stage, session: str, dice: Random) -> None:
+        self._stage = stage
+        self._world = stage.world
         self._session = session
         self._dice = dice
 
     async def follow(self) -> None:
         """Read for ever."""
         while True:
-            process = await self._sim.somebody()
+            process = await self._stage.somebody()
             try:
                 await ask(self._world, process, partial(self._read, process.running))
             except Gone:

@@ -58,7 +58,7 @@ def test_a_deadlock_is_told() -> None:
 
 def test_a_run_that_does_not_end_is_told() -> None:
     async def spin() -> None:
-        while True:
+        for _ in iter(int, 1):  # for ever
             await asyncio.sleep(0)
 
     with pytest.raises(Runaway):
