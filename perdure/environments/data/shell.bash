@@ -1,8 +1,9 @@
 # One command of a session: load the shell state the last one left, run the script, save the state.
 #
-# Called as: bash --noprofile --norc shell.bash ROOT STATE NEXT SCRIPT GO PROCESSES DATA_KIB FILE_KIB
+# Called as: bash --noprofile --norc shell.bash ROOT STATE NEXT SCRIPT GO STATUS PROCESSES DATA_KIB FILE_KIB
 #   ROOT    the workspace          STATE   the state of the last command (may be missing)
 #   NEXT    where the new state goes       SCRIPT  what to run       GO  descriptor to wait on
+#   STATUS  descriptor to close            limits: 0 for none
 # Written for bash 3.2 and later. Everything here is named __perdure_*; a script may redefine the
 # rest, and does so at its own cost only. Options that make one command stricter (set -e, -u, -x, -n,
 # -v) end with the command: they would kill the next one for something it never said.
@@ -10,13 +11,14 @@
 __perdure_root=$1 __perdure_state=$2 __perdure_next=$3 __perdure_script=$4 __perdure_go=$5
 ulimit -c 0 2>/dev/null
 ulimit -n 4096 2>/dev/null
-[ "$6" -gt 0 ] && ulimit -u "$6" 2>/dev/null
-[ "$7" -gt 0 ] && ulimit -d "$7" 2>/dev/null
-[ "$8" -gt 0 ] && ulimit -f "$8" 2>/dev/null
+[ "$7" -gt 0 ] && ulimit -u "$7" 2>/dev/null
+[ "$8" -gt 0 ] && ulimit -d "$8" 2>/dev/null
+[ "$9" -gt 0 ] && ulimit -f "$9" 2>/dev/null
 
-# Wait until our owner knows us: if it dies before, its end of the pipe closes and nothing is run.
+# Wait for our owner's word. It comes when somebody will kill us if the owner dies; if it is dead
+# already, its end of the pipe is closed and nothing is run.
 IFS= read -r -n 1 -u "$__perdure_go" __perdure_word || exit 125
-eval "exec $__perdure_go<&-"
+eval "exec $__perdure_go<&- $6<&-"
 unset -v __perdure_word __perdure_go
 set --
 shopt -s expand_aliases
