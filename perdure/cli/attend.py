@@ -105,8 +105,9 @@ class Listener:
         """Nothing is due. Return True to go on looking, False to leave."""
         return False
 
-    def typed(self, line: str) -> None:
-        """A line came from the keyboard."""
+    def typed(self, line: str) -> bool:
+        """A line came from the keyboard, or "" at its end. Return True to leave."""
+        return False
 
     def killed(self, pid: int, signal_number: int, since_s: float) -> None:
         """The worker died of a signal; another one is about to start."""
@@ -194,8 +195,9 @@ class Attendant:
                 self._press()
             if self._leave_at is not None and time.monotonic() >= self._leave_at:
                 return Ending("interrupted" if self._presses > 1 else "detached", self._still)
-            if keyboard and keyboard[0] in ready:
-                self._listener.typed(sys.stdin.readline())
+            typed = bool(keyboard) and keyboard[0] in ready
+            if typed and self._listener.typed(sys.stdin.readline()):
+                return Ending("still", self._still)
             if worker.fd in ready:
                 lines = worker.lines()
                 if lines is None:
@@ -214,7 +216,7 @@ class Attendant:
         elif isinstance(item, Live):
             self._listener.live(item)
         elif item.ready is not None:
-            self._created = True
+            self._created, self._after = True, item.ready.after
             self._listener.ready(item)
         elif item.posted:
             self._unheard.pop(item.posted, None)

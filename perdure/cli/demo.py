@@ -180,10 +180,18 @@ class Show(Onlooker):
 
     def still(self, still: Still) -> bool:
         """Ask as always, but without the usual summary: the claims follow."""
+        if any(asked.kind == "resolve" for asked in still.asked):
+            self._unknown()
         if still.status == "waiting":
             return super().still(still)
         self.printer.fresh_line()
         return False
+
+    def _unknown(self) -> None:
+        """Say why the story ends here without a sandbox."""
+        text = "without a sandbox nobody can take a half-done command back, so it is not run again"
+        more = "A person decides what became of it. With the sandbox it is rolled back instead."
+        self.printer.note("⏸", text, more, "yellow")
 
 
 async def _prove(place: Opened, show: Show, home: Path) -> int:

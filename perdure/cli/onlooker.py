@@ -40,6 +40,7 @@ class Onlooker(Listener):
         self.attendant: Attendant | None = None
         self.remember: Callable[[], None] = lambda: None
         self._questions: Questions | None = None
+        self._asking: Still | None = None
         self._ready: Ready | None = None
         self._before: Spent | None = None
         self._worked = False
@@ -117,16 +118,19 @@ class Onlooker(Listener):
         self._ask(still)
         return True
 
-    def typed(self, line: str) -> None:
-        """Take a line from the keyboard as the answer to the question on the screen."""
+    def typed(self, line: str) -> bool:
+        """Take a line as the answer to the question on the screen; leave at the end of input."""
         if self._questions is None:
-            return
+            return False
         if not line:
-            self.end_line()
-            raise EOFError
+            self._drop_questions()
+            if self._asking is not None:
+                self._summary(self._asking)
+            return True
         decision = self._questions.answer(line)
         if decision is not None:
             self._decide([decision])
+        return False
 
     def pressed(self, times: int) -> None:
         """Say what Ctrl-C does: leave the agent alone, or interrupt it."""
@@ -193,6 +197,7 @@ class Onlooker(Listener):
         return True
 
     def _ask(self, still: Still) -> None:
+        self._asking = still
         if self._questions is None:
             self.printer.fresh_line()
             self._questions = Questions(self.screen, still.asked, self._answered)
@@ -234,6 +239,8 @@ class Onlooker(Listener):
         sign, word, style = _ENDINGS.get(still.status, ("✓", "done", "green"))
         if still.status == "idle" and still.last_status == "cancelled":
             sign, word, style = "✗", "interrupted", "yellow"
+        if any(asked.kind == "resolve" for asked in still.asked):
+            sign, word, style = "?", "outcome unknown", "yellow"
         if still.status == "idle" and not self._worked:
             screen.line(f"  {self.session} is at rest: nothing was left undone.")
             return

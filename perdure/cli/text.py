@@ -66,7 +66,10 @@ def pad(text: str, width: int) -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return `text` in lines of at most `width` columns, broken at blanks where there are any."""
+    """Return `text` in lines of at most `width` columns, broken at blanks.
+
+    A longer word, a path say, stays whole, so that it can be copied.
+    """
     lines: list[str] = []
     for paragraph in clean(text).expandtabs(4).split("\n"):
         line = ""
@@ -77,10 +80,6 @@ def wrap(text: str, width: int) -> list[str]:
             if line:
                 lines.append(line)
             line = word.lstrip() if line else word
-            while width_of(line) > width:
-                head = clip(line, width + 1).removesuffix("…")
-                lines.append(head)
-                line = line[len(head) :]
         lines.append(line)
     return lines
 

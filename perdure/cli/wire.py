@@ -16,6 +16,7 @@ from perdure.core.inbox import Decide, Say, Update
 from perdure.core.state import Spent
 from perdure.engine.hub import Live
 
+FROM_NOW: Final = -1
 _LIVE: Final = b'{"live":'
 
 
@@ -27,7 +28,8 @@ class Letter(msgspec.Struct, frozen=True, tag="letter", omit_defaults=True):
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which session to drive, with which agent, and where in the journal the listener is.
+    """Which session to drive, with which agent, and where in the journal the listener is
+    (`FROM_NOW`: wherever the journal ends; of a session that is made, all is told).
 
     `project` is the directory whose configuration holds.
     `create` says that the session may be made; `workspace` is what it then begins with.
@@ -43,7 +45,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     workspace: str = ""
     create: bool = False
     adopt: bool = False
-    after: int = 0
+    after: int = FROM_NOW
     letters: tuple[Letter, ...] = ()
 
 
@@ -68,6 +70,7 @@ class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
     version: str
     model: str
     seq: int
+    after: int
     environment: str = ""
     source: str = ""
     in_place: bool = False

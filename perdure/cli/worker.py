@@ -19,7 +19,7 @@ import msgspec
 
 from perdure.app import Options, Runtime
 from perdure.cli.agents import Overrides, load_agent
-from perdure.cli.wire import Asked, Letter, Order, Ready, Said, Still, Trouble, up
+from perdure.cli.wire import FROM_NOW, Asked, Letter, Order, Ready, Said, Still, Trouble, up
 from perdure.config import Project, load_project
 from perdure.core import step as due
 from perdure.core.budget import price_of
@@ -204,12 +204,14 @@ class _Shift:
         self._inlet = inlet
         self._project = project
         self._state = State()
-        self._snapshot = ""
+        self._after = order.after
         self._told: Still | None = None
 
     async def work(self) -> None:
         """Work until the session is still and nobody looks on."""
         self._state = await self._session.state()
+        if self._after == FROM_NOW:
+            self._after = self._state.seq if self._state.seq > 1 else 0
         self._outlet.send(Said(ready=self._ready()))
         await self._catch_up()
         for letter in self._order.letters:
@@ -229,7 +231,7 @@ class _Shift:
 
     async def _catch_up(self) -> None:
         """Tell what the listener has not seen of what is in the journal already."""
-        async for event in self._session.events(self._order.after, self._state.seq):
+        async for event in self._session.events(self._after, self._state.seq):
             self._outlet.send(event)
 
     async def _follow(self) -> None:
@@ -304,6 +306,7 @@ class _Shift:
             version=state.version,
             model=spec.model,
             seq=state.seq,
+            after=self._after,
             environment=spec.environment.kind,
             source=state.source,
             in_place=spec.environment.in_place,
