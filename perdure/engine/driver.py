@@ -88,7 +88,7 @@ class Driver:
         """
         claim = await self._kit.store.claim(self._session)
         journal = await self.journal_type.open(self._kit, claim)
-        journal.published = lambda events: self._hub.publish(self._session, events)
+        journal.published = lambda events, state: self._hub.publish(self._session, events, state)
         place = self.place_type(self._kit, journal)
         work = Work(self._kit, self._hub, journal, place, self._tools, self._wake)
         self._work = work

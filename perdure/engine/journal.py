@@ -101,7 +101,7 @@ class Journal:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._undurable: list[Event] = []
         self._transcript: Transcript | None = Transcript() if state.seq == 0 else None
-        self.published: Callable[[list[Event]], None] = lambda _events: None
+        self.published: Callable[[list[Event], State], None] = lambda _events, _state: None
 
     @classmethod
     async def open(cls, kit: Kit, claim: Claim) -> "Journal":
@@ -202,7 +202,7 @@ class Journal:
                 flusher.cancel()
                 await asyncio.wait({flusher})
         if self.failure is None and self.state.seq > self._cached_seq + 16:
-            await self._cache()
+            await self._cache(self.state, self._hash)
 
     def _event(self, payload: Payload) -> Event:
         at_us = self._kit.clock.now_us()
@@ -217,10 +217,11 @@ class Journal:
             while self._waiting or self._taken:
                 waiting, self._waiting = self._waiting, []
                 taken, self._taken = self._taken, []
+                state, hash_ = self.state, self._hash  # as they are after what is written now
                 await self._write(waiting, taken)
-                self._acknowledge([event for event, _ in waiting], taken)
+                self._acknowledge([event for event, _ in waiting], taken, state)
                 if self._durable_seq >= self._cached_seq + self._kit.bounds.cache_every:
-                    await self._cache()
+                    await self._cache(state, hash_)
         except asyncio.CancelledError:
             self._fail(Unavailable("E-STORE-FULL", "The store could not be written in time."))
         except Exception as error:  # noqa: BLE001  # whatever it is, the waiters must hear of it
@@ -242,7 +243,7 @@ class Journal:
                 await self.keep(written.blob)
         await self.patiently(lambda: self._kit.store.append(batch))
 
-    def _acknowledge(self, events: list[Event], taken: list[str]) -> None:
+    def _acknowledge(self, events: list[Event], taken: list[str], state: State) -> None:
         self._taken_unwritten.difference_update(taken)
         self._taken_written.update(taken)
         if not events:
@@ -254,11 +255,10 @@ class Journal:
         for future in due:
             if not future.done():
                 future.set_result(None)
-        self.published(events)
+        self.published(events, state)
 
-    async def _cache(self) -> None:
-        """Cache the state if it is all on disk. Whatever goes wrong here costs only time."""
-        state, hash_ = self.state, self._hash
+    async def _cache(self, state: State, hash_: bytes) -> None:
+        """Cache a state that is on the disk. Whatever goes wrong here costs only time."""
         if state.seq != self._durable_seq:
             return
         self._cached_seq = state.seq
