@@ -18,14 +18,15 @@ import pty
 import socket
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 STATUS = Path("/proc/self/status")
 PTRACE_SEIZE = 0x4206
 CLONE_NEWUSER, TIOCSTI, AF_ALG, AF_VSOCK = 0x10000000, 0x5412, 38, 40
 X86 = platform.machine() == "x86_64"
-CALLS = {
+CALLS: Final[Mapping[str, tuple[int, int]]] = {
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "io_uring_setup": (425, 425),
@@ -37,8 +38,10 @@ CALLS = {
     "fsopen": (430, 430),
     "setns": (308, 268),
 }
-OURS = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TERM", "PAGER", "GIT_PAGER"}
-SHELLS = {"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"}
+OURS: Final = frozenset(
+    ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TERM", "PAGER", "GIT_PAGER"]
+)
+SHELLS: Final = frozenset(("PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"))
 
 Targets = dict[str, object]
 

@@ -24,11 +24,8 @@ set --
 shopt -s expand_aliases
 
 # What is set before the script had a say, so that only what it changes is kept.
-# (The list of all names by prefix: compgen would cost a process.)
-for __perdure_name in ${!A*} ${!B*} ${!C*} ${!D*} ${!E*} ${!F*} ${!G*} ${!H*} ${!I*} ${!J*} ${!K*} ${!L*} ${!M*} ${!N*} ${!O*} ${!P*} ${!Q*} ${!R*} \
-  ${!S*} ${!T*} ${!U*} ${!V*} ${!W*} ${!X*} ${!Y*} ${!Z*} ${!_*} ${!a*} ${!b*} ${!c*} ${!d*} ${!e*} ${!f*} ${!g*} ${!h*} ${!i*} \
-  ${!j*} ${!k*} ${!l*} ${!m*} ${!n*} ${!o*} ${!p*} ${!q*} ${!r*} ${!s*} ${!t*} ${!u*} ${!v*} ${!w*} ${!x*} ${!y*} ${!z*}; do
-  builtin printf -v "__perdure_was_$__perdure_name" %s "${!__perdure_name}"
+for __perdure_name in $(compgen -v); do
+  printf -v "__perdure_was_$__perdure_name" %s "${!__perdure_name}"
 done
 unset -v __perdure_name
 
@@ -39,9 +36,7 @@ fi
 
 __perdure_variables() {
   builtin local __perdure_v __perdure_w
-  for __perdure_v in ${!A*} ${!B*} ${!C*} ${!D*} ${!E*} ${!F*} ${!G*} ${!H*} ${!I*} ${!J*} ${!K*} ${!L*} ${!M*} ${!N*} ${!O*} ${!P*} ${!Q*} ${!R*} \
-    ${!S*} ${!T*} ${!U*} ${!V*} ${!W*} ${!X*} ${!Y*} ${!Z*} ${!_*} ${!a*} ${!b*} ${!c*} ${!d*} ${!e*} ${!f*} ${!g*} ${!h*} ${!i*} \
-    ${!j*} ${!k*} ${!l*} ${!m*} ${!n*} ${!o*} ${!p*} ${!q*} ${!r*} ${!s*} ${!t*} ${!u*} ${!v*} ${!w*} ${!x*} ${!y*} ${!z*}; do
+  for __perdure_v in $(builtin compgen -v); do
     case $__perdure_v in
       __perdure_* | _ | BASH | BASH_* | BASHOPTS | BASHPID | COMP_* | COLUMNS | DIRSTACK) builtin continue ;;
       EPOCH* | EUID | FUNCNAME | GROUPS | HISTCMD | HISTFILE* | HOSTNAME | HOSTTYPE | IFS) builtin continue ;;
