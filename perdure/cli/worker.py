@@ -25,7 +25,7 @@ from perdure.core import step as due
 from perdure.core.budget import price_of
 from perdure.core.codec import decode
 from perdure.core.errors import NotFound, PerdureError
-from perdure.core.events import Event
+from perdure.core.events import Event, SessionUpdated
 from perdure.core.evolve import evolve
 from perdure.core.inbox import Decide
 from perdure.core.policy import approval_digest
@@ -205,6 +205,7 @@ class _Shift:
         self._project = project
         self._state = State()
         self._after = order.after
+        self._limit_usd: float | None = None
         self._told: Still | None = None
 
     async def work(self) -> None:
@@ -212,6 +213,8 @@ class _Shift:
         self._state = await self._session.state()
         if self._after == FROM_NOW:
             self._after = self._state.seq if self._state.seq > 1 else 0
+        if self._state.seq == 1:
+            await self._set_budget()
         self._outlet.send(Said(ready=self._ready()))
         await self._catch_up()
         for letter in self._order.letters:
@@ -228,6 +231,16 @@ class _Shift:
             for task in (following, listening):
                 task.cancel()
             await asyncio.gather(following, listening, return_exceptions=True)
+
+    async def _set_budget(self) -> None:
+        """Give a new session the project's budget, where its agent has none and money counts."""
+        price = price_of(self._project.prices, self._state.spec.model)
+        usd = self._project.settings.budget_usd
+        if self._state.limits.usd is not None or usd <= 0 or not price or not price.output:
+            return
+        limits = msgspec.structs.replace(self._state.limits, usd=usd)
+        await self._session.update(SessionUpdated(by="budget_usd", limits=limits))
+        self._limit_usd = usd
 
     async def _catch_up(self) -> None:
         """Tell what the listener has not seen of what is in the journal already."""
@@ -311,7 +324,7 @@ class _Shift:
             source=state.source,
             in_place=spec.environment.in_place,
             priced=price_of(self._project.prices, spec.model) is not None,
-            limit_usd=state.limits.usd,
+            limit_usd=self._limit_usd or state.limits.usd,
             spent=state.spent,
             calls=tuple(c.call for c in state.turn.calls.values()) if state.turn else (),
             asked=asked_in(state),

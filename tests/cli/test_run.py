@@ -220,3 +220,16 @@ def test_changed_code_is_a_conflict_until_it_is_adopted(shell: Shell) -> None:
     done = shell.perdure("run", "agent.py", "b", "--session", "s1")
     assert done.status == 7 and "E-CODE-DRIFT" in done.err and "--adopt" in done.err
     assert shell.perdure("run", "agent.py", "b", "--session", "s1", "--adopt").status == 0
+
+
+def test_a_model_with_a_price_gets_the_projects_budget(shell: Shell) -> None:
+    shell.agent("x")
+    shell.write(
+        "perdure.toml", 'budget_usd = 0.5\n[prices."openai:*"]\ninput = 1.0\noutput = 2.0\n'
+    )
+    done = shell.perdure("run", "agent.py", "x", "--session", "s1", "--model", "openai:gpt-5.2")
+    assert "at most $0.50" in done.out
+    state = json.loads(shell.perdure("show", "s1", "--state").out)
+    assert state["agent"]["limits"]["usd"] == 0.5
+    free = shell.perdure("run", "agent.py", "x", "--model", "anthropic:claude-opus-5-5")
+    assert "cost unknown: no price in perdure.toml" in free.out
