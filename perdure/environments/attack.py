@@ -268,7 +268,9 @@ def tries(t: Targets) -> dict[str, Callable[[], str]]:
         "setuid programs": gain_privileges,
         "user namespace": lambda: in_child(lambda: by_libc("unshare", CLONE_NEWUSER)),
         "chroot": lambda: in_child(lambda: os.chroot(".")),
-        "core pattern": lambda: writable("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"),
+        "settings of the kernel": lambda: writable(
+            "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sysrq-trigger"
+        ),
         "control groups": lambda: writable("/sys/fs/cgroup", "/sys/fs/cgroup/cgroup.procs"),
         "type into a terminal": type_into_terminal,
         "system call bpf": lambda: call("bpf", 0, 0, 0),

@@ -75,7 +75,10 @@ def bwrap_options(way: Way, view: View, *, seccomp: int, status: int) -> list[st
     words += ["--hostname", "perdure", *system_arguments(), *_private(view)]
     words += _binds(view)
     # The shell enters the workspace itself: bwrap, without capabilities, might not be let in.
-    words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
+    # And /proc read-only: files like kernel/core_pattern ask for root's uid only, which KEEP has.
+    for place in ("/proc", "/dev", "/"):
+        words += ["--remount-ro", place]
+    words += ["--chdir", "/"]
     words += _environment(view)
     if seccomp >= 0:
         words += ["--seccomp", str(seccomp)]

@@ -108,7 +108,7 @@ async def _attacks(sandbox: Sandbox, bait: Bait, *, control: bool) -> list[Probe
         "port": bait.port,
         "pid": bait.pid,
         "abstract": bait.token,
-        "home": await asyncio.to_thread(_home_names),
+        "home": await asyncio.to_thread(_home_names, sandbox.workspace),
     }
     await sandbox.files.write("attack.py", await asyncio.to_thread(_ATTACK.read_bytes))
     await sandbox.files.write("targets.json", json.dumps(targets).encode())
@@ -324,9 +324,9 @@ async def _answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None
     writer.close()
 
 
-def _home_names() -> list[str]:
-    """Return what there is in the home directory, but for where toolchains may be shown."""
-    shown = running_python().paths
+def _home_names(workspace: str) -> list[str]:
+    """Return what is in the home directory, but for the way to toolchains and the workspace."""
+    shown = (*running_python().paths, workspace)
     with contextlib.suppress(OSError):
         paths = [str(path) for path in Path.home().iterdir()]
         return [p for p in paths if not any(s.startswith(p) for s in shown)][:50]
