@@ -5,6 +5,7 @@ its content, so two equal definitions have the same version wherever they were w
 """
 
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -52,8 +53,8 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def digest(self) -> str:
         """What an approval is bound to beside the arguments: name, schema, effect, origin."""
-        plain = msgspec.json.decode(self.input_schema)
-        return digest([self.name, self.description, plain, self.effect, self.source])
+        schema = bytes(self.input_schema)
+        return _tool_digest(self.name, self.description, schema, self.effect, self.source)
 
 
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -127,6 +128,12 @@ class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     def tool(self, name: str) -> ToolSpec | None:
         """Return the tool of that name, or None."""
         return next((t for t in self.tools if t.name == name), None)
+
+
+@lru_cache(maxsize=1024)
+def _tool_digest(name: str, description: str, schema: bytes, effect: Effect, source: str) -> str:
+    """Remembered, because it is compared before every call."""
+    return digest([name, description, msgspec.json.decode(schema), effect, source])
 
 
 def _schemas(spec: AgentSpec) -> dict[str, object]:

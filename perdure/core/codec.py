@@ -24,8 +24,9 @@ _LONE: Final = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
     rb"|\\u([dD][89a-fA-F][0-9a-fA-F]{2}|[eE]000)|\\[^u]|(\xee\x80\x80)"
 )
-_MARKED: Final = re.compile("\ue000([0-9a-f]{4})")
-_MARKED_RAW: Final = re.compile(rb"\\ue000([0-9a-f]{4})|\\.")
+_LITERAL: Final = b"zzzz"  # stands for a U+E000 that was no escape, so that raw JSON stays as is
+_MARKED: Final = re.compile("\ue000([0-9a-fA-F]{4}|zzzz)")
+_MARKED_RAW: Final = re.compile(rb"\\ue000([0-9a-fA-F]{4}|zzzz)|\\.")
 
 
 def encode(value: object) -> bytes:
@@ -114,14 +115,14 @@ def _decode_slowly(data: bytes, type: Any) -> Any:
 
 def _mark(found: re.Match[bytes]) -> bytes:
     if found[2]:
-        return b"\\ue000e000"
-    return b"\\ue000" + found[1].lower() if found[1] else found[0]
+        return b"\\ue000" + _LITERAL
+    return b"\\ue000" + found[1] if found[1] else found[0]
 
 
 def _unmarked(plain: Any) -> Any:
     match plain:
         case str():
-            return _MARKED.sub(lambda found: chr(int(found[1], 16)), plain)
+            return _MARKED.sub(_unmark, plain)
         case dict():
             return {_unmarked(key): _unmarked(item) for key, item in plain.items()}
         case list() | tuple():
@@ -132,5 +133,11 @@ def _unmarked(plain: Any) -> Any:
             return plain
 
 
+def _unmark(found: re.Match[str]) -> str:
+    return "\ue000" if found[1] == _LITERAL.decode() else chr(int(found[1], 16))
+
+
 def _unmark_raw(found: re.Match[bytes]) -> bytes:
+    if found[1] == _LITERAL:
+        return "\ue000".encode()
     return b"\\u" + found[1] if found[1] else found[0]

@@ -11,6 +11,7 @@ import enum
 import fnmatch
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -356,6 +357,7 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
 
+@lru_cache(maxsize=1024)  # the same few rules are asked at every call
 def parse_or_problem(text: str) -> Condition | Problem:
     """Read a condition that may come from an old journal: what is wrong becomes a value."""
     try:

@@ -315,8 +315,10 @@ def _decided(call: CallState, event: Event, p: e.ActionResolved) -> CallState:
     waiting = call.phase in (Phase.UNKNOWN, Phase.STARTED)
     match p.decision:
         case "allow" if call.phase is Phase.ASKING:
-            edited = replace(call.call, arguments=p.arguments) if p.arguments else call.call
-            return replace(call, call=edited, phase=Phase.READY, approved=p.digest)
+            if p.arguments is None:
+                return replace(call, phase=Phase.READY, approved=p.digest)
+            edited = replace(call.call, arguments=p.arguments)
+            return replace(call, call=edited, phase=Phase.READY, approved=p.digest, digest=p.digest)
         case "deny" | "expired" | "withdrawn" if call.phase is Phase.ASKING:
             return replace(call, phase=Phase.REFUSED, reason=p.reason or p.decision)
         case "done" if waiting:

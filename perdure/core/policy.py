@@ -7,6 +7,7 @@ beats allow, in whatever order they were written. What cannot be decided counts 
 import fnmatch
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,7 @@ from perdure.core.conditions import Problem, parse_or_problem
 from perdure.core.errors import InvalidRequest
 
 REMOTE_SOURCE: Final = "mcp:"
+_SORTED: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _STRENGTH: Final = (Verdict.DENY, Verdict.ASK, Verdict.ALLOW)
 
 
@@ -45,7 +47,7 @@ def approval_digest(spec: ToolSpec, arguments_json: str) -> str:
     The order of keys and white space in `arguments_json` do not count; everything else does.
     """
     try:
-        plain = json.dumps(arguments_of(arguments_json), sort_keys=True, separators=(",", ":"))
+        plain = _SORTED.encode(arguments_of(arguments_json))
     except (InvalidRequest, ValueError, RecursionError):
         plain = arguments_json
     return digest([spec.digest, plain])
@@ -94,9 +96,14 @@ def _with_defaults(spec: ToolSpec, arguments: Mapping[str, Any]) -> Mapping[str,
     """
     if spec.source.startswith(REMOTE_SOURCE):
         return arguments
+    return _defaults(bytes(spec.input_schema)) | dict(arguments)
+
+
+@lru_cache(maxsize=1024)
+def _defaults(schema: bytes) -> dict[str, Any]:
+    """Remembered, because a schema is met at every call. Shared: nobody may change it."""
     try:
-        schema = msgspec.json.decode(spec.input_schema)
-        fields = schema["properties"].items()
-        return {k: v["default"] for k, v in fields if "default" in v} | dict(arguments)
+        fields = msgspec.json.decode(schema)["properties"].items()
+        return {k: v["default"] for k, v in fields if "default" in v}
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-        return arguments
+        return {}

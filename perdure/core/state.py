@@ -167,4 +167,4 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     def open_calls(self) -> tuple[CallState, ...]:
         """Calls of this turn that the model has no result for, in the order it wrote them."""
         calls = self.turn.calls.values() if self.turn else ()
-        return tuple(c for c in calls if c.phase is not Phase.FINISHED)
+        return tuple([c for c in calls if c.phase is not Phase.FINISHED])

@@ -137,7 +137,7 @@ def status(state: State) -> str:
 def _calls_due(state: State) -> Step | None:
     calls = state.open_calls
     asked = {a.call_id for a in state.actions.values()}
-    started = tuple(c for c in calls if c.phase is Phase.STARTED and c.call.id not in asked)
+    started = tuple([c for c in calls if c.phase is Phase.STARTED and c.call.id not in asked])
     if started:
         return RecoverTools(started)
     over = _too_many_calls(state, calls)
@@ -191,4 +191,4 @@ def _too_many_calls(state: State, calls: tuple[CallState, ...]) -> ErrorInfo | N
 
 
 def _in(calls: tuple[CallState, ...], *phases: Phase) -> tuple[CallState, ...]:
-    return tuple(c for c in calls if c.phase in phases)
+    return tuple([c for c in calls if c.phase in phases])

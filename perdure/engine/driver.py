@@ -109,7 +109,7 @@ class Driver:
         """
         claim = await self._kit.store.claim(self._session)
         journal = await self.journal_type.open(self._kit, claim)
-        journal.published = lambda events: self._hub.publish(self._session, events)
+        journal.published = lambda events, state: self._hub.publish(self._session, events, state)
         place = self.place_type(self._kit, journal)
         aside = self._kit.clerk or self.guest
         ledger = Ledger()

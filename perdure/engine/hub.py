@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import msgspec
 
 from perdure.core.events import Event
+from perdure.core.state import State
 from perdure.ports.model import Delta
 
 
@@ -27,9 +28,13 @@ class Live(msgspec.Struct, frozen=True):
 
 
 class Follower:
-    """One reader's backlog. `None` in it means: re-read the journal."""
+    """One reader's backlog. `None` in it means: re-read the journal.
+
+    `state` is the newest durable one that was published here; None until then.
+    """
 
     def __init__(self, backlog: int) -> None:
+        self.state: State | None = None
         self._items: deque[Event | Live | None] = deque()
         self._backlog = backlog
         self._ready = asyncio.Event()
@@ -80,9 +85,10 @@ class Hub:
             if not left:
                 del self._followers[session]
 
-    def publish(self, session: str, events: list[Event]) -> None:
-        """Hand out durable events."""
+    def publish(self, session: str, events: list[Event], state: State) -> None:
+        """Hand out durable events and the state after the last of them."""
         for follower in self._followers.get(session, ()):
+            follower.state = state
             for event in events:
                 follower.put(event)
 

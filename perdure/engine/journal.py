@@ -6,7 +6,8 @@ each batch holding all that has gathered. What must not happen before it is writ
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -24,6 +25,8 @@ from perdure.engine.kit import Kit
 from perdure.engine.summary import row_of
 from perdure.ports.blobs import Blobs
 from perdure.ports.store import Batch, Claim, Letter, Store
+
+T = TypeVar("T")
 
 _PAGE = 1000
 
@@ -112,7 +115,7 @@ class Journal:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._undurable: list[Event] = []
         self._transcript: Transcript | None = Transcript() if state.seq == 0 else None
-        self.published: Callable[[list[Event]], None] = lambda _events: None
+        self.published: Callable[[list[Event], State], None] = lambda _events, _state: None
         self.noted: Callable[[State], None] = lambda _state: None  # of each change, at once
 
     @classmethod
@@ -187,6 +190,20 @@ class Journal:
         self._waiters.append((self.state.seq, future))
         await future
 
+    async def keep(self, data: bytes) -> str:
+        """Put a large payload aside, durably; return its name."""
+        return await self.patiently(lambda: self._kit.store.blobs.put(data))
+
+    async def patiently(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write, again and again while the disk is full: what is known must not be lost."""
+        pause = self._kit.bounds.store_retry_s
+        while True:
+            try:
+                return await write()
+            except StoreFull:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, self._kit.bounds.store_retry_cap_s)
+
     async def transcript(self) -> Transcript:
         """Return the transcript, reading the journal once if it is not in memory."""
         if self._transcript is not None:
@@ -215,7 +232,7 @@ class Journal:
                 flusher.cancel()
                 await asyncio.wait({flusher})
         if self.failure is None and self.state.seq > self._cached_seq + 16:
-            await self._cache()
+            await self._cache(self.state, self._hash)
 
     def _event(self, payload: Payload) -> Event:
         at_us = self._kit.clock.now_us()
@@ -230,10 +247,11 @@ class Journal:
             while self._waiting or self._taken:
                 waiting, self._waiting = self._waiting, []
                 taken, self._taken = self._taken, []
+                state, hash_ = self.state, self._hash  # as they are after what is written now
                 await self._write(waiting, taken)
-                self._acknowledge([event for event, _ in waiting], taken)
+                self._acknowledge([event for event, _ in waiting], taken, state)
                 if self._durable_seq >= self._cached_seq + self._kit.bounds.cache_every:
-                    await self._cache()
+                    await self._cache(state, hash_)
         except asyncio.CancelledError:
             self._fail(Unavailable("E-STORE-FULL", "The store could not be written in time."))
         except Exception as error:  # noqa: BLE001  # whatever it is, the waiters must hear of it
@@ -251,19 +269,12 @@ class Journal:
             row_of(self.state, waiting[-1][0] if waiting else None),
             rows_of(self.claim.session, [event for event, _ in waiting]),
         )
-        pause = self._kit.bounds.store_retry_s
-        while True:
-            try:
-                for _, written in waiting:
-                    if written.blob is not None:
-                        await self._kit.store.blobs.put(written.blob)
-                await self._kit.store.append(batch)
-                return
-            except StoreFull:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, self._kit.bounds.store_retry_cap_s)
+        for _, written in waiting:
+            if written.blob is not None:
+                await self.keep(written.blob)
+        await self.patiently(lambda: self._kit.store.append(batch))
 
-    def _acknowledge(self, events: list[Event], taken: list[str]) -> None:
+    def _acknowledge(self, events: list[Event], taken: list[str], state: State) -> None:
         self._taken_unwritten.difference_update(taken)
         self._taken_written.update(taken)
         if not events:
@@ -275,11 +286,10 @@ class Journal:
         for future in due:
             if not future.done():
                 future.set_result(None)
-        self.published(events)
+        self.published(events, state)
 
-    async def _cache(self) -> None:
-        """Cache the state if it is all on disk. Whatever goes wrong here costs only time."""
-        state, hash_ = self.state, self._hash
+    async def _cache(self, state: State, hash_: bytes) -> None:
+        """Cache a state that is on the disk. Whatever goes wrong here costs only time."""
         if state.seq != self._durable_seq:
             return
         self._cached_seq = state.seq

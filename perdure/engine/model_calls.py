@@ -34,6 +34,8 @@ async def call_model(work: Work) -> None:
         await end_turn(work, "failed", info)
         return
     transcript = await work.journal.transcript()
+    if work.stopping:
+        return
     while not await _reserved_call(work, transcript):
         await work.ledger.settled()  # others in the tree hold what this call needs
     turn = work.state.turn

@@ -184,7 +184,9 @@ class Engine:
             await driver.run()
             if driver.guest:
                 self.hub.fail(session_id, elsewhere(session_id))
-        except (SessionBusy, LeaseLost, StaleAppend):
+        except (LeaseLost, StaleAppend):
+            again = True  # if another process works on it now, that will say so
+        except SessionBusy:
             driver.woken_again()  # another process works on it, and its followers read on
             again = await self._left_lying(session_id) or self.trees.held_elsewhere(session_id)
         except Exception as error:  # noqa: BLE001  # one session's end must not be another's

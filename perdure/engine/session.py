@@ -22,7 +22,7 @@ from perdure.core.state import State
 from perdure.core.step import next_step
 from perdure.core.timeline import effective
 from perdure.engine import branching
-from perdure.engine.hub import Hub, Live
+from perdure.engine.hub import Follower, Hub, Live
 from perdure.engine.journal import events_of, follow, load
 from perdure.engine.kin import stuck
 from perdure.engine.kit import Kit
@@ -242,15 +242,22 @@ class Session:
         """Follow from `state` until nothing is due that this process or another will do."""
         if started and await self._still(state):
             return
-        async for item in self._follow(state.seq):
-            yield item
-            if not isinstance(item, Event):
-                continue
-            state = await follow(self._engine.kit.store, self.id, state, item)
-            payload = item.payload
-            started = started or (isinstance(payload, e.InputAccepted) and payload.key == key)
-            if started and await self._still(state):
-                return
+        with self._engine.hub.follow(self.id) as follower:
+            async for item in self._pieces(follower, state.seq):
+                yield item
+                if not isinstance(item, Event):
+                    continue
+                payload = item.payload
+                started = started or (isinstance(payload, e.InputAccepted) and payload.key == key)
+                known = follower.state
+                if known is not None and known.seq > item.seq:
+                    continue  # more is written, and the state after it is known: nothing to fold
+                if known is not None and known.seq == item.seq:
+                    state = known
+                else:
+                    state = await follow(self._engine.kit.store, self.id, state, item)
+                if started and await self._still(state):
+                    return
 
     async def _still(self, state: State) -> bool:
         step = next_step(state)
@@ -264,21 +271,25 @@ class Session:
 
     async def _follow(self, after: int) -> AsyncIterator[Event | Live]:
         with self._engine.hub.follow(self.id) as follower:
-            reread = True
-            while True:
-                if reread:
-                    async for event in self.events(after):
-                        yield event
-                        after = event.seq
-                reread = False
-                item = await follower.next()
-                if isinstance(item, Live):
-                    yield item
-                elif item is None or item.seq > after + 1:
-                    reread = True
-                elif item.seq == after + 1:
-                    yield item
-                    after = item.seq
+            async for item in self._pieces(follower, after):
+                yield item
+
+    async def _pieces(self, follower: Follower, after: int) -> AsyncIterator[Event | Live]:
+        reread = True
+        while True:
+            if reread:
+                async for event in self.events(after):
+                    yield event
+                    after = event.seq
+            reread = False
+            item = await follower.next()
+            if isinstance(item, Live):
+                yield item
+            elif item is None or item.seq > after + 1:
+                reread = True
+            elif item.seq == after + 1:
+                yield item
+                after = item.seq
 
     def _unknown(self, at: int | None) -> NotFound:
         if at is None:

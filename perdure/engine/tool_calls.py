@@ -127,9 +127,15 @@ async def run_call(work: Work, tool: Tool | None, call: CallState) -> None:
         # The tool or the arguments are not what was decided on: decide again.
         _request(work, call, tool.spec, arguments)
         return
+    if call.phase is Phase.READY and _forbidden(work, tool.spec, arguments):
+        # A person may have edited the arguments into what a rule forbids: forbidding wins.
+        _request(work, call, tool.spec, arguments)
+        return
     sandbox = await work.place.sandbox() if tool.spec.environment else None
     if call.attempt and tool.spec.mutates and call.snapshot and sandbox is not None:
         await work.place.back_to(call.snapshot, call.call.id)
+    if work.stopping:
+        return
     attempt = call.attempt + 1
     work.journal.append(
         e.ToolStarted(
@@ -145,6 +151,11 @@ async def run_call(work: Work, tool: Tool | None, call: CallState) -> None:
     await _perform(work, tool, call, arguments, attempt)
 
 
+def _forbidden(work: Work, spec: ToolSpec, arguments: Mapping[str, Any]) -> bool:
+    verdict = decide(spec, work.state.spec.permissions, arguments).verdict
+    return verdict is Verdict.DENY
+
+
 async def _perform(
     work: Work, tool: Tool, call: CallState, arguments: Mapping[str, Any], attempt: int
 ) -> None:
@@ -153,7 +164,6 @@ async def _perform(
     try:
         async with asyncio.timeout(spec.timeout_s):
             output = await tool.call(arguments, context)
-        finished = await _finished(work, call, output)
     except asyncio.CancelledError:
         if work.interrupting:
             await _interrupted(work, tool, call)
@@ -169,6 +179,8 @@ async def _perform(
         finished = e.ToolFinished(call.call.id, "error", f"{error.code}: {error.message}", info)
     except Exception as error:  # noqa: BLE001  # a tool's own fault must not end the session
         finished = _crashed(call, spec, error)
+    else:
+        finished = await _finished(work, call, output)
     await _append(work, tool, call, finished)
 
 
@@ -196,7 +208,7 @@ async def _append(work: Work, tool: Tool, call: CallState, finished: e.ToolFinis
 
 
 async def _finished(work: Work, call: CallState, output: ToolOutput) -> e.ToolFinished:
-    full = await work.kit.store.blobs.put(output.full) if output.full is not None else ""
+    full = await work.journal.keep(output.full) if output.full is not None else ""
     return e.ToolFinished(
         call.call.id,
         "error" if output.error else "ok",

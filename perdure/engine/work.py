@@ -10,6 +10,7 @@ from perdure.core.codec import encode
 from perdure.core.errors import ErrorInfo, PerdureError, Unavailable, error_info
 from perdure.core.inbox import Late
 from perdure.core.state import CallState, State
+from perdure.core.step import resting
 from perdure.engine.hub import Hub, Progress
 from perdure.engine.journal import Journal
 from perdure.engine.kit import Kit
@@ -66,7 +67,7 @@ class Place:
         sandbox = await environments.open(state.id, spec, state.source)
         self._journal.append(_opened(sandbox))
         if not state.snapshot:
-            snapshot = await sandbox.snapshot()
+            snapshot = await self._journal.patiently(sandbox.snapshot)
             self._journal.append(e.EnvironmentSnapshotted(snapshot))
         return sandbox
 
@@ -80,7 +81,7 @@ class Place:
         """Store the workspace as it is; return the event, or nothing when nothing changed."""
         if self._sandbox is None:
             return ()
-        snapshot = await self._sandbox.snapshot()
+        snapshot = await self._journal.patiently(self._sandbox.snapshot)
         if snapshot == self._journal.state.snapshot:
             return ()
         return (e.EnvironmentSnapshotted(snapshot, call_id),)
@@ -128,6 +129,12 @@ class Work:
     def state(self) -> State:
         """The state now."""
         return self.journal.state
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more may be started: paused, parked, or the turn interrupted."""
+        turn = self.state.turn
+        return bool(resting(self.state)) or (turn is not None and turn.interrupted)
 
 
 @dataclass

@@ -22,11 +22,20 @@ from perdure.environments import hints, seccomp
 from perdure.environments.command import Launch, Pipes
 from perdure.environments.homes import Home, Meta, Owner, discard
 from perdure.environments.local import LocalSandbox, Means
-from perdure.environments.mounts import INSIDE, PRIVATE, View, Way, agent_ids, bwrap_words
+from perdure.environments.mounts import (
+    INSIDE,
+    PRIVATE,
+    View,
+    Way,
+    agent_ids,
+    bwrap_options,
+    dropping,
+)
 from perdure.environments.seen import IsolationSeen, look
 from perdure.environments.sessions import OwnerOf, Sessions
 from perdure.environments.snapshots import Snapshots
 from perdure.environments.toolchain import Toolchain, running_python
+from perdure.environments.warden import Warden
 from perdure.environments.watch import delegated_cgroup
 from perdure.ports.clock import Clock
 from perdure.ports.sandbox import Isolation
@@ -60,6 +69,7 @@ class Bubblewrap:
         self._clock = clock
         self._programs = [bwrap] if bwrap else bwrap_programs()
         self._cgroup_parent = delegated_cgroup() if cgroup else None
+        self._warden = Warden()
         self._proven: dict[Way, tuple[Path, Isolation]] = {}
         self._opening = asyncio.Lock()
 
@@ -174,6 +184,7 @@ class Bubblewrap:
             hidden=tuple(Path(p) for p in view.hidden),
             read_only=inside,
             cgroup_parent=self._cgroup_parent,
+            guard=self._warden,
         )
         return LocalSandbox(means, self._clock)
 
@@ -218,16 +229,23 @@ class BwrapLauncher:
         if filter_file is not None:
             fd = os.open(filter_file, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, fd)
-        uid, gid = self._owner
         status = pipes.status_write
-        words = bwrap_words(
-            str(self._program), self._way, self.view, uid=uid, gid=gid, seccomp=fd, status=status
-        )
+        options = bwrap_options(self._way, self.view, seccomp=fd, status=status)
+        # Not on the command line: the first process inside would show the paths of the host.
+        arguments = os.memfd_create("bwrap", os.MFD_CLOEXEC)
+        stack.callback(os.close, arguments)
+        os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in options))
+        os.lseek(arguments, 0, os.SEEK_SET)
+        words = [str(self._program), "--args", str(arguments), "--"]
+        words += dropping(self._way, *self._owner)
         words += ["/bin/bash", "--noprofile", "--norc", f"{INSIDE}/shell.bash", self.view.mount]
-        words += [f"{INSIDE}/state", f"{INSIDE}/next", f"{INSIDE}/command", str(pipes.go_read)]
-        words += limit_words(self._spec)
-        passed = (pipes.go_read, status) + ((fd,) if fd >= 0 else ())
-        return Launch(tuple(words), {}, passed)
+        words += [f"{INSIDE}/state", f"{INSIDE}/next", f"{INSIDE}/command"]
+        # bwrap also gets the other end of the status pipe: it would die of a broken pipe when we
+        # are dead, and leave a half-made sandbox waiting for ever.
+        words += [str(pipes.go_read), str(pipes.status_read), *limit_words(self._spec)]
+        passed = [pipes.go_read, pipes.status_read, status, arguments]
+        passed += [fd] if fd >= 0 else []
+        return Launch(tuple(words), {}, tuple(passed))
 
 
 def limit_words(spec: EnvironmentSpec) -> list[str]:

@@ -1,10 +1,9 @@
 """One command: started, watched, read, killed, and not left before all of it is dead.
 
-The launched program (bwrap, or our supervisor) speaks one small protocol: it writes JSON lines to
-a status pipe, first `{"child-pid": n}` when it is bound to our life, at the end
-`{"exit-code": n}`. The shell inside waits for one byte on the go pipe, which is sent only then:
-if we die before, the byte never comes and nothing is run; if we die after, the kernel kills.
-Knows nothing of what isolates the command.
+The launched program (bwrap, or our supervisor) writes JSON lines to a status pipe: first
+`{"child-pid": n}`, at the end `{"exit-code": n}`. The shell inside waits for one byte on the go
+pipe, which is sent when somebody outside knows that child and will kill it if we die. If we die
+before, the byte never comes and nothing is run. Knows nothing of what isolates the command.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -28,6 +27,14 @@ _CHECK_EVERY_S: Final = 0.05
 _LAST_RESORT_S: Final = 5.0
 _PIPE_CLOSES_WITHIN_S: Final = 2.0
 _READ_BYTES: Final = 1 << 16
+
+
+class Guard(Protocol):
+    """Kills the processes it was told of when we die."""
+
+    def add(self, pid: int) -> None: ...
+
+    def remove(self, pid: int) -> None: ...
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -52,6 +59,7 @@ class Order(msgspec.Struct, frozen=True):
     on_output: Callable[[bytes], None] | None = None
     alive: Callable[[], None] = lambda: None
     cgroup: Cgroup | None = None
+    guard: Guard | None = None
 
 
 class Pipes(msgspec.Struct):
@@ -121,19 +129,20 @@ class Command:
         if self._exit_code is not None:
             return  # it ended by itself; the rest of it is going already
         self._killed = self._killed or why
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
+        # Without this no script begins; bwrap is not killed before it has a child to kill.
+        self._pipes.close("go_write")
+        if self._process is not None and self._process.returncode is None:
+            self._strike()
+            asyncio.get_running_loop().call_later(_LAST_RESORT_S, _kill_hard, self._process)
+
+    def _strike(self) -> None:
+        assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             if self._child_fd >= 0 and self._launch.kill_child:
                 # The first process of the namespace: the kernel reaps all others before it.
                 signal.pidfd_send_signal(self._child_fd, signal.SIGKILL)
             elif self._child_fd >= 0:
-                process.terminate()
-            else:
-                process.kill()
-        loop = asyncio.get_running_loop()
-        loop.call_later(_LAST_RESORT_S, _kill_hard, process)
+                self._process.terminate()
 
     async def _work(self) -> None:
         await self._start()
@@ -148,11 +157,19 @@ class Command:
             watching.cancel()
             await self._child_dead()
             await asyncio.wait({status, reading}, timeout=_PIPE_CLOSES_WITHIN_S)
+        except asyncio.CancelledError:
+            # The loop itself is being taken down: nothing may be left behind even so.
+            self.kill("cancelled")
+            await process.wait()
+            await self._child_dead()
+            raise
         finally:
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             if self._child_fd >= 0:
+                if self._order.guard is not None:
+                    self._order.guard.remove(self._child)
                 os.close(self._child_fd)
                 self._child_fd = -1
         for result in results:
@@ -202,8 +219,6 @@ class Command:
                 "E-SANDBOX-START", f"{self._launch.argv[0]} cannot be started: {error}"
             ) from error
         self._pipes.close("status_write", "go_read")
-        if self._killed:  # while it was being started
-            self._process.kill()
 
     async def _status(self) -> None:
         loop = asyncio.get_running_loop()
@@ -216,6 +231,9 @@ class Command:
         try:
             while line := await reader.readline():
                 self._heard(line)
+            if self._launch.kill_child:
+                # bwrap has said all and goes. What the command left running it leaves running.
+                self._strike()
         finally:
             transport.close()
 
@@ -230,10 +248,18 @@ class Command:
             self._child = int(fact["child-pid"])
             with contextlib.suppress(ProcessLookupError, AttributeError):
                 self._child_fd = os.pidfd_open(self._child)
-            if not self._killed:
-                with contextlib.suppress(BrokenPipeError):
-                    os.write(self._pipes.go_write, b"g")
-            self._pipes.close("go_write")
+            if self._killed:
+                self._strike()
+            else:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Let the shell run its script: from now on somebody will kill it if we die."""
+        if self._order.guard is not None:
+            self._order.guard.add(self._child)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._pipes.go_write, b"g")
+        self._pipes.close("go_write")
 
     async def _read(self) -> None:
         assert self._process is not None

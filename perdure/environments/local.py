@@ -19,7 +19,7 @@ import msgspec
 from perdure.core.agent import EnvironmentSpec
 from perdure.core.errors import Unavailable
 from perdure.environments.beneath import Beneath
-from perdure.environments.command import Command, Launch, Order, Pipes, pipes
+from perdure.environments.command import Command, Guard, Launch, Order, Pipes, pipes
 from perdure.environments.homes import Home
 from perdure.environments.scan import Cache
 from perdure.environments.snapshots import Snapshots, Target
@@ -52,6 +52,7 @@ class Means(msgspec.Struct, frozen=True):
     hidden: tuple[Path, ...] = ()
     read_only: tuple[Path, ...] = ()
     cgroup_parent: Path | None = None
+    guard: Guard | None = None
 
 
 class LocalSandbox:
@@ -122,6 +123,7 @@ class LocalSandbox:
                 on_output=on_output,
                 alive=self._home.touch_alive,
                 cgroup=group,
+                guard=self._means.guard,
             )
             async with pipes() as ends:
                 launch = self._means.launcher.launch(ends, stack)

@@ -61,11 +61,11 @@ class View(msgspec.Struct, frozen=True):
     accounts: str
 
 
-def bwrap_words(
-    bwrap: str, way: Way, view: View, *, uid: int, gid: int, seccomp: int, status: int
-) -> list[str]:
-    """Return bwrap and its options, up to and with "--" and, for DROP, setpriv."""
-    words = [bwrap, *_NAMESPACES, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+def bwrap_options(way: Way, view: View, *, seccomp: int, status: int) -> list[str]:
+    """Return bwrap's options. `seccomp` and `status` are descriptors; -1 for no filter."""
+    # Not --die-with-parent: bwrap killed in the middle of its set-up leaves its child waiting for
+    # ever. The warden kills what lives when we die; what was not let go yet ends by itself.
+    words = [*_NAMESPACES, "--new-session", "--cap-drop", "ALL"]
     if way is Way.DROP:
         for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
             words += ["--cap-add", capability]
@@ -75,15 +75,22 @@ def bwrap_words(
     words += ["--hostname", "perdure", *system_arguments(), *_private(view)]
     words += _binds(view)
     # The shell enters the workspace itself: bwrap, without capabilities, might not be let in.
-    words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
+    # And /proc read-only: files like kernel/core_pattern ask for root's uid only, which KEEP has.
+    for place in ("/proc", "/dev", "/"):
+        words += ["--remount-ro", place]
+    words += ["--chdir", "/"]
     words += _environment(view)
     if seccomp >= 0:
         words += ["--seccomp", str(seccomp)]
-    words += ["--json-status-fd", str(status), "--"]
-    if way is Way.DROP:
-        words += ["/usr/bin/setpriv", "--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
-        words += ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
-    return words
+    return [*words, "--json-status-fd", str(status)]
+
+
+def dropping(way: Way, uid: int, gid: int) -> list[str]:
+    """Return what the command is started through, so that it is nobody in particular."""
+    if way is not Way.DROP:
+        return []
+    words = ["/usr/bin/setpriv", "--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
+    return [*words, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
 
 
 def agent_ids(way: Way, uid: int, gid: int) -> tuple[int, int]:
@@ -99,7 +106,7 @@ def _private(view: View) -> list[str]:
         *("--size", size, "--perms", "1777", "--tmpfs", _SHARED_MEMORY),
         *("--size", size, "--perms", "1777", "--tmpfs", PRIVATE),
         *("--perms", "0755", "--dir", "/run", "--perms", "0755", "--dir", INSIDE),
-        *("--symlink", "../tmp", "/var/tmp"),  # noqa: S108
+        *("--perms", "0755", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"),  # noqa: S108
         *("--ro-bind", f"{view.accounts}/passwd", "/etc/passwd"),
         *("--ro-bind", f"{view.accounts}/group", "/etc/group"),
         *("--ro-bind", f"{view.accounts}/hosts", "/etc/hosts"),

@@ -7,6 +7,7 @@ its `Isolation` says what it is. Nothing here may be mistaken for a sandbox.
 """
 
 import contextlib
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -113,16 +114,16 @@ class _ProcessLauncher:
         folder = self._home.folder
         workspace = str(self._home.workspace)
         words = [sys.executable, "-I", "-S", str(_HERE / "supervise.py")]
-        words += [str(pipes.status_write), str(pipes.go_read), workspace]
+        words += [str(os.getpid()), str(pipes.status_write), str(pipes.go_read), workspace]
         words += [bash, "--noprofile", "--norc", str(_HERE / "data" / "shell.bash"), workspace]
         words += [str(folder / name) for name in ("state", "next", "command")]
         # The kernel counts all of a user's processes: only the watchdog can count a command's.
         data, file = self._spec.memory_bytes // 1024, self._spec.file_bytes // 1024
-        words += [str(pipes.go_read), "0", str(data), str(file)]
+        words += [str(pipes.go_read), str(pipes.status_read), "0", str(data), str(file)]
         return Launch(
             argv=tuple(words),
             environment=self._environment(workspace),
-            descriptors=(pipes.status_write, pipes.go_read),
+            descriptors=(pipes.status_write, pipes.status_read, pipes.go_read),
             kill_child=False,
         )
 

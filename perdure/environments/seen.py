@@ -22,6 +22,7 @@ echo "interfaces:$(($(wc -l </proc/net/dev) - 2))"
 [ -e "$LOOK_AT" ] && echo "marker:seen"
 (: >/usr/perdure-look) 2>/dev/null && echo "usr:writable"
 (: >/perdure-look) 2>/dev/null && echo "root:writable"
+[ -w /proc/sys/kernel/core_pattern ] && echo "kernel:writable"
 (: >perdure-look) 2>/dev/null && echo "workspace:writable"
 command -v python3 >/dev/null && python3 -c 'print("python:ok")' 2>/dev/null
 true
@@ -74,6 +75,7 @@ def _judge(facts: dict[str, str]) -> IsolationSeen:
         "the network of the host is reachable": network,
         "processes of the host are visible": own("pid"),
         "commands could gain privileges": privileges,
+        "settings of the kernel can be changed": "kernel" not in facts,
         "the workspace cannot be written": "workspace" in facts,
     }
     notes = []

@@ -1,6 +1,6 @@
 """Start one command, tell when it runs, and let nothing of it outlive us. Runs by itself.
 
-    python -I -S supervise.py STATUS_FD PASSED_FD DIRECTORY PROGRAM ARGUMENTS...
+    python -I -S supervise.py OWNER_PID STATUS_FD PASSED_FD DIRECTORY PROGRAM ARGUMENTS...
 
 No isolation: this is only the life and death of a process tree. It speaks the status protocol of
 `perdure/environments/command.py`. Orphans of the command come to us (PR_SET_CHILD_SUBREAPER), so
@@ -23,47 +23,52 @@ ROUNDS_MAX = 2000
 
 
 def main() -> int:
-    status, passed = int(sys.argv[1]), int(sys.argv[2])
-    owner = os.getppid()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    owner, status, passed = map(int, sys.argv[1:4])
+    # Blocked and waited for: a handler could come too late, just before a wait that never ends.
+    watched = {signal.SIGTERM, signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != owner:
-            return 125  # the owner died before the kernel knew what to do then
+    if os.getppid() != owner:
+        return 125  # the owner died before the kernel knew what to do then
     os.set_inheritable(status, False)
     child = os.fork()
     if child == 0:
-        _become(passed)
-    signal.signal(signal.SIGTERM, lambda *_: _leave(child))
+        _become(passed, watched)
     os.close(passed)
     _say(status, {"child-pid": child})
-    _, code = os.waitpid(child, 0)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    code = _outcome(child, watched)
     _kill_all(child)
-    code = os.waitstatus_to_exitcode(code)
+    if code is None:
+        return 143
     _say(status, {"exit-code": code if code >= 0 else 128 - code})
     return 0
 
 
-def _become(passed: int) -> None:
+def _outcome(child: int, watched: "set[signal.Signals]") -> "int | None":
+    """Wait for the child's end and return its exit code; None when we are told to end it."""
+    while True:
+        if signal.sigwait(watched) == signal.SIGTERM:
+            return None
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == child:
+                    return os.waitstatus_to_exitcode(ended[1])
+
+
+def _become(passed: int, blocked: "set[signal.Signals]") -> None:
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
         os.setpgid(0, 0)
-        os.chdir(sys.argv[3])
+        os.chdir(sys.argv[4])
         os.set_inheritable(passed, True)
-        os.execv(sys.argv[4], sys.argv[4:])
+        os.execv(sys.argv[5], sys.argv[5:])
     except OSError as error:
         os.write(2, f"supervise: {error}\n".encode())
     finally:
         os._exit(126)
-
-
-def _leave(child: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _kill_all(child)
-    os._exit(143)
 
 
 def _kill_all(child: int) -> None:

@@ -6,5 +6,11 @@ from perdure.ports.store import Batch
 
 def frozen(batch: Batch) -> Batch:
     """Return the batch with everything mutable in it copied."""
-    records = tuple(Record(r.seq, r.type, bytes(r.data), bytes(r.hash)) for r in batch.records)
+    records = tuple(map(_frozen, batch.records))
     return batch._replace(records=records, taken=tuple(batch.taken), errors=tuple(batch.errors))
+
+
+def _frozen(record: Record) -> Record:
+    if type(record.data) is bytes and type(record.hash) is bytes:
+        return record  # a named tuple of what cannot change
+    return Record(record.seq, record.type, bytes(record.data), bytes(record.hash))

@@ -27,7 +27,9 @@ def dead_modules(sources: list[Source]) -> list[str]:
 
 
 def is_entry_point(module: str) -> bool:
-    return module in {"perdure", "perdure.__main__"} or module.startswith("perdure.testing")
+    return module in {"perdure", "perdure.__main__", "perdure.sync"} or module.startswith(
+        "perdure.testing"
+    )
 
 
 def leads_to(source: Source, modules: Mapping[str, Source]) -> Iterator[str]:

@@ -1,8 +1,9 @@
 # One command of a session: load the shell state the last one left, run the script, save the state.
 #
-# Called as: bash --noprofile --norc shell.bash ROOT STATE NEXT SCRIPT GO PROCESSES DATA_KIB FILE_KIB
+# Called as: bash --noprofile --norc shell.bash ROOT STATE NEXT SCRIPT GO STATUS PROCESSES DATA_KIB FILE_KIB
 #   ROOT    the workspace          STATE   the state of the last command (may be missing)
 #   NEXT    where the new state goes       SCRIPT  what to run       GO  descriptor to wait on
+#   STATUS  descriptor to close            limits: 0 for none
 # Written for bash 3.2 and later. Everything here is named __perdure_*; a script may redefine the
 # rest, and does so at its own cost only. Options that make one command stricter (set -e, -u, -x, -n,
 # -v) end with the command: they would kill the next one for something it never said.
@@ -10,23 +11,21 @@
 __perdure_root=$1 __perdure_state=$2 __perdure_next=$3 __perdure_script=$4 __perdure_go=$5
 ulimit -c 0 2>/dev/null
 ulimit -n 4096 2>/dev/null
-[ "$6" -gt 0 ] && ulimit -u "$6" 2>/dev/null
-[ "$7" -gt 0 ] && ulimit -d "$7" 2>/dev/null
-[ "$8" -gt 0 ] && ulimit -f "$8" 2>/dev/null
+[ "$7" -gt 0 ] && ulimit -u "$7" 2>/dev/null
+[ "$8" -gt 0 ] && ulimit -d "$8" 2>/dev/null
+[ "$9" -gt 0 ] && ulimit -f "$9" 2>/dev/null
 
-# Wait until our owner knows us: if it dies before, its end of the pipe closes and nothing is run.
+# Wait for our owner's word. It comes when somebody will kill us if the owner dies; if it is dead
+# already, its end of the pipe is closed and nothing is run.
 IFS= read -r -n 1 -u "$__perdure_go" __perdure_word || exit 125
-eval "exec $__perdure_go<&-"
+eval "exec $__perdure_go<&- $6<&-"
 unset -v __perdure_word __perdure_go
 set --
 shopt -s expand_aliases
 
 # What is set before the script had a say, so that only what it changes is kept.
-# (The list of all names by prefix: compgen would cost a process.)
-for __perdure_name in ${!A*} ${!B*} ${!C*} ${!D*} ${!E*} ${!F*} ${!G*} ${!H*} ${!I*} ${!J*} ${!K*} ${!L*} ${!M*} ${!N*} ${!O*} ${!P*} ${!Q*} ${!R*} \
-  ${!S*} ${!T*} ${!U*} ${!V*} ${!W*} ${!X*} ${!Y*} ${!Z*} ${!_*} ${!a*} ${!b*} ${!c*} ${!d*} ${!e*} ${!f*} ${!g*} ${!h*} ${!i*} \
-  ${!j*} ${!k*} ${!l*} ${!m*} ${!n*} ${!o*} ${!p*} ${!q*} ${!r*} ${!s*} ${!t*} ${!u*} ${!v*} ${!w*} ${!x*} ${!y*} ${!z*}; do
-  builtin printf -v "__perdure_was_$__perdure_name" %s "${!__perdure_name}"
+for __perdure_name in $(compgen -v); do
+  printf -v "__perdure_was_$__perdure_name" %s "${!__perdure_name}"
 done
 unset -v __perdure_name
 
@@ -37,9 +36,7 @@ fi
 
 __perdure_variables() {
   builtin local __perdure_v __perdure_w
-  for __perdure_v in ${!A*} ${!B*} ${!C*} ${!D*} ${!E*} ${!F*} ${!G*} ${!H*} ${!I*} ${!J*} ${!K*} ${!L*} ${!M*} ${!N*} ${!O*} ${!P*} ${!Q*} ${!R*} \
-    ${!S*} ${!T*} ${!U*} ${!V*} ${!W*} ${!X*} ${!Y*} ${!Z*} ${!_*} ${!a*} ${!b*} ${!c*} ${!d*} ${!e*} ${!f*} ${!g*} ${!h*} ${!i*} \
-    ${!j*} ${!k*} ${!l*} ${!m*} ${!n*} ${!o*} ${!p*} ${!q*} ${!r*} ${!s*} ${!t*} ${!u*} ${!v*} ${!w*} ${!x*} ${!y*} ${!z*}; do
+  for __perdure_v in $(builtin compgen -v); do
     case $__perdure_v in
       __perdure_* | _ | BASH | BASH_* | BASHOPTS | BASHPID | COMP_* | COLUMNS | DIRSTACK) builtin continue ;;
       EPOCH* | EUID | FUNCNAME | GROUPS | HISTCMD | HISTFILE* | HOSTNAME | HOSTTYPE | IFS) builtin continue ;;

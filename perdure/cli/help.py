@@ -1,0 +1,55 @@
+"""How `perdure --help` looks. Imports nothing but typer."""
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from typer.core import TyperCommand, TyperGroup
+
+_HEAD: Final = """\
+perdure — agents that never lose their place
+
+  perdure demo                      see it survive a kill: no key, no network
+  perdure new myagent               make your own
+  perdure run AGENT "text"          give it something to do
+"""
+_TAIL: Final = """\
+  perdure VERB --help               the options of one verb
+  perdure --install-completion      complete verbs and options in your shell
+
+Status: 0 done · 1 failed · 2 usage · 3 not found · 4 waits for a person · 5 not allowed
+        6 unreachable · 7 conflict · 8 limit reached · 9 outcome unknown · 130 interrupted
+"""
+
+
+class Verbs(TyperGroup):
+    """The root: verbs in groups, with what to type first."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the page."""
+        lines = [_HEAD]
+        commands = cast(Mapping[str, Any], self.commands)
+        for panel in dict.fromkeys(c.rich_help_panel for c in commands.values()):
+            shown = [
+                (name, command)
+                for name, command in commands.items()
+                if command.rich_help_panel == panel and not command.hidden
+            ]
+            if shown:
+                lines.append(f"{panel}")
+                lines += [f"  {name:<10} {_first_line(command)}" for name, command in shown]
+                lines.append("")
+        formatter.write("\n".join([*lines, _TAIL]))
+
+
+class Verb(TyperCommand):
+    """One verb: what it does comes before how it is written."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the page."""
+        formatter.write(f"{_first_line(self)}\n\n")
+        self.format_usage(ctx, formatter)
+        self.format_options(ctx, formatter)
+
+
+def _first_line(command: Any) -> str:
+    return (command.help or "").strip().partition("\n")[0]

@@ -1,0 +1,76 @@
+"""`perdure ls`: the sessions, what each is about and whether it needs somebody."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from perdure.cli.ids import rows_of
+from perdure.cli.screen import Screen
+from perdure.cli.text import clip, count, duration, one_line, pad, plural, usd
+from perdure.config import load_project
+from perdure.core.codec import encode
+from perdure.ports.store import SessionRow
+from perdure.stores.system import SystemClock
+
+SHOWN: Final = 30
+_SIGNS: Final = {
+    "running": ("▶", "cyan"),
+    "waiting": ("⏸", "yellow"),
+    "paused": ("⏸", "dim"),
+    "failed": ("✗", "red"),
+    "budget": ("✗", "red"),
+    "parked": ("✗", "red"),
+}
+
+
+def ls(*, waiting: bool, failed: bool, agent: str, everything: bool, json: bool) -> int:
+    """Carry out the verb."""
+    screen = Screen(json=json)
+    project = load_project(Path.cwd())
+    rows = asyncio.run(rows_of(project))
+    wanted = ("waiting",) * waiting + ("failed", "budget", "parked") * failed
+    found = [
+        row
+        for row in rows
+        if (not wanted or row.status in wanted) and (not agent or row.agent == agent)
+    ]
+    if json:
+        screen.line(encode(found).decode())
+        return 0
+    if not found:
+        _nothing(screen, rows)
+        return 0
+    shown = found if everything else found[:SHOWN]
+    _table(screen, shown)
+    if len(found) > len(shown):
+        screen.line(screen.dim(f"  and {len(found) - len(shown)} older: perdure ls --all"))
+    return 0
+
+
+def _nothing(screen: Screen, rows: Sequence[SessionRow]) -> None:
+    if rows:
+        screen.line(f"None of {plural(len(rows), 'session')} is like that.")
+    else:
+        screen.line('No sessions here yet. Try: perdure demo, or perdure run AGENT "…"')
+
+
+def _table(screen: Screen, rows: Sequence[SessionRow]) -> None:
+    now_us = SystemClock().now_us()
+    ids = max(7, *(len(row.id) for row in rows))
+    agents = max(5, *(len(row.agent) for row in rows))
+    ids, agents = min(ids, 28), min(agents, 16)
+    numbers = 32
+    last = max(12, screen.width - 4 - ids - 2 - agents - 2 - 2 - numbers)
+    head = f"{pad('session', ids)}  {pad('agent', agents)}  {pad('last', last)}"
+    head += f"  {'steps':>5} {'tokens':>7} {'cost':>8} {'age':>7}"
+    screen.line(screen.dim("    " + head))
+    for row in rows:
+        sign, style = _SIGNS.get(row.status, ("●", "dim"))
+        what = one_line(row.error + "  " + row.last if row.error else row.last)
+        cost = usd(row.micro_usd) if row.micro_usd else "?" if row.unpriced else "-"
+        line = f"{pad(clip(one_line(row.id), ids), ids)}  {pad(clip(row.agent, agents), agents)}  "
+        line += pad(clip(what, last), last)
+        line += f"  {row.steps:>5} {count(row.tokens):>7} {cost:>8} "
+        line += f"{duration(now_us - row.updated_at_us) if row.updated_at_us else '-':>7}"
+        screen.line("  " + screen.style(sign, style) + " " + line)

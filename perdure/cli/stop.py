@@ -1,0 +1,80 @@
+"""`perdure stop`: pause a session, or end its turn."""
+
+import asyncio
+import json as plain_json
+
+from perdure.cli.background import drive
+from perdure.cli.me import whoami
+from perdure.cli.opened import Opened, opened
+from perdure.cli.screen import Screen
+from perdure.core.errors import PerdureError
+from perdure.core.events import Event
+from perdure.core.evolve import evolve
+from perdure.core.state import State
+from perdure.core.step import status
+from perdure.engine.session import Session
+
+PATIENCE_S = 20.0
+
+
+def stop(typed: str, *, cancel: bool, json: bool) -> int:
+    """Carry out the verb."""
+    return opened(lambda place: _stop(place, typed, cancel=cancel, json=json))
+
+
+async def _stop(place: Opened, typed: str, *, cancel: bool, json: bool) -> int:
+    screen = Screen(json=json)
+    session = await place.session(typed)
+    before = await session.state()
+    if cancel and before.turn is not None:
+        await session.interrupt(by=whoami())
+        note = _finish_turn(place, before)
+        state = await _until(session, before, cancel=True)
+    elif cancel:
+        state, note = before, ""
+    else:
+        note = ""
+        await session.pause(by=whoami())
+        state = await _until(session, before, cancel=False)
+    word = status(state)
+    if json:
+        screen.line(plain_json.dumps({"session": session.id, "status": word, "seq": state.seq}))
+        return 0
+    screen.line(_sentence(session.id, before, state, cancel=cancel))
+    if note:
+        screen.error(note)
+    return 0
+
+
+def _finish_turn(place: Opened, state: State) -> str:
+    """Let a worker close the turn where nobody drives the session; say so where none can start."""
+    try:
+        drive(place, state)
+    except PerdureError as error:
+        return f"The turn ends when somebody drives the session again ({error.message})"
+    return ""
+
+
+async def _until(session: Session, state: State, *, cancel: bool) -> State:
+    """Follow until what was asked for has come about, or patience ends."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            async for item in session.follow(state.seq):
+                if isinstance(item, Event):
+                    state = evolve(state, item)
+                    if (state.turn is None) if cancel else state.paused:
+                        return state
+    except TimeoutError:
+        pass
+    return state
+
+
+def _sentence(name: str, before: State, state: State, *, cancel: bool) -> str:
+    if not cancel:
+        running = " What runs comes to its end first." if state.turn is not None else ""
+        return f"Paused {name}.{running}   Go on: perdure resume {name}"
+    if before.turn is None:
+        return f"{name} has nothing under way; there is nothing to end."
+    if state.turn is None:
+        return f'Ended the turn of {name}. Its journal stays; go on: perdure run {name} "…"'
+    return f"Told {name} to end its turn; it has not yet.   See: perdure show {name}"

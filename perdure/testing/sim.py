@@ -1,0 +1,117 @@
+"""Simulate, from the command line.
+
+    python -m perdure.testing.sim --seeds 300        run 300 seeds
+    python -m perdure.testing.sim --seed 17          run one and tell its story
+
+A failure prints its seed and the invariant that does not hold, and exits 1.
+"""
+
+import argparse
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Final
+
+from perdure.core import events as e
+from perdure.core.events import Event
+from perdure.testing.simulation import Report, simulate
+
+STORES: Final = ("memory", "sqlite")
+CHUNK: Final = 20
+SQLITE_EVERY: Final = 8  # of "both": real SQL is slower, and the engine above it is the same
+
+
+def store_of(seed: int, choice: str) -> str:
+    """Return which store a seed runs on when `choice` is memory, sqlite or both."""
+    if choice != "both":
+        return choice
+    return "sqlite" if seed % SQLITE_EVERY == 0 else "memory"
+
+
+def run_chunk(seeds: Sequence[int], choice: str) -> list[Report]:
+    """Run some seeds in this process. Stories are kept of failures only."""
+    logging.disable(logging.CRITICAL)  # the tools here fail by design
+    reports = []
+    for seed in seeds:
+        report = simulate(seed, store_of(seed, choice))
+        reports.append(report if report.violations else report.without_story())
+    return reports
+
+
+def run_many(seeds: Sequence[int], choice: str, jobs: int) -> Iterator[Report]:
+    """Run seeds in `jobs` processes and yield their reports in order."""
+    chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
+    if jobs <= 1:
+        for chunk in chunks:
+            yield from run_chunk(chunk, choice)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        for reports in pool.map(run_chunk, chunks, [choice] * len(chunks)):
+            yield from reports
+
+
+def tell(report: Report) -> str:
+    """Return a run as a story for people: what happened, then what was wrong."""
+    lines = [f"{at:12.5f}  {text}" for at, text in report.story]
+    for name, events in report.journals.items():
+        lines += ["", f"{name}:", *(f"  {_line(event)}" for event in events)]
+    verdict = report.violations or ["every invariant holds"]
+    return "\n".join([*lines, "", *verdict, summary(report)])
+
+
+def summary(report: Report) -> str:
+    """Return one line about a run."""
+    return (
+        f"seed {report.seed} on {report.store}: {report.events} events, {report.kills} kills, "
+        f"{report.steps} callbacks, {len(report.violations)} violations"
+    )
+
+
+def _line(event: Event) -> str:
+    detail = str(event.payload)
+    if isinstance(event.payload, e.SessionCreated | e.SessionUpdated):
+        detail = ""
+    return f"{event.seq:4} turn {event.turn} {event.type} {detail[:160]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m perdure.testing.sim")
+    parser.add_argument("--seeds", type=int, default=300, metavar="N", help="how many seeds")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="the first of them")
+    parser.add_argument("--seed", type=int, metavar="N", help="run one seed and tell its story")
+    parser.add_argument("--store", choices=(*STORES, "both"), default="both")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
+    given = parser.parse_args(arguments)
+    if given.seed is not None:
+        logging.disable(logging.CRITICAL)
+        report = simulate(given.seed, store_of(given.seed, given.store))
+        print(tell(report))
+        return 1 if report.violations else 0
+    return _many(range(given.first, given.first + given.seeds), given.store, given.jobs)
+
+
+def _many(seeds: Sequence[int], choice: str, jobs: int) -> int:
+    began = time.monotonic()
+    failed = events = kills = 0
+    for report in run_many(seeds, choice, jobs):
+        events += report.events
+        kills += report.kills
+        if report.violations:
+            failed += 1
+            print(f"seed {report.seed} ({report.store}): {report.violations[0]}", flush=True)
+    seconds = time.monotonic() - began
+    print(
+        f"{len(seeds)} seeds, {failed} failed; {events} events, {kills} processes killed; "
+        f"{len(seeds) / seconds:.0f} runs/s"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

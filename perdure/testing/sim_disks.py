@@ -1,0 +1,119 @@
+"""The disks of the simulated world: what simulated processes open a store on, and what can be read
+of it past all of them. One in memory, and one that is real SQL run on the simulated loop.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, Protocol
+
+from perdure.core.journal import Record
+from perdure.ports.store import Store
+from perdure.stores import memory
+from perdure.stores.blobs import MemoryBlobs
+from perdure.stores.faults import Faults
+from perdure.stores.memory import MemoryDisk, MemoryStore
+from perdure.stores.offload import Inline
+from perdure.stores.sqlite import SqliteStore, connect, statements
+from perdure.stores.sqlite.reader import Reader
+
+_ALL: Final = 1_000_000
+
+
+class Opened(Store, Protocol):
+    """A store that can die with its process."""
+
+    def kill(self) -> None: ...
+
+
+class Disk(Protocol):
+    """What survives all processes."""
+
+    blobs: MemoryBlobs
+
+    async def open(self, name: str, faults: Faults, commit_s: float) -> Opened: ...
+
+    def records(self, session: str, after: int) -> list[Record]: ...
+
+    def expire(self, session: str) -> str: ...
+
+    def close(self) -> None: ...
+
+
+class InMemory:
+    """A `MemoryDisk`."""
+
+    def __init__(self) -> None:
+        self._disk = MemoryDisk()
+        self.blobs = self._disk.blobs
+
+    async def open(self, name: str, faults: Faults, commit_s: float) -> Opened:
+        """Open a process's store."""
+        return MemoryStore(self._disk, name, commit_s, faults)
+
+    def records(self, session: str, after: int) -> list[Record]:
+        """Return what is durable after that seq."""
+        journal = self._disk.journals.get(session)
+        return journal.records[after:] if journal else []
+
+    def expire(self, session: str) -> str:
+        """Take the session's lease from a living owner; return whose it was, or nothing."""
+        journal = self._disk.journals.get(session)
+        if journal is None or journal.owner is None or not journal.owner.alive:
+            return ""
+        name = journal.owner.node
+        journal.owner = memory.Process("expired")
+        journal.owner.alive = False
+        return name
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+
+class OnSqlite:
+    """A directory with a database; every statement runs on the simulated loop."""
+
+    def __init__(self) -> None:
+        self.blobs = MemoryBlobs()
+        self._folder = TemporaryDirectory(prefix="perdure-sim-")
+        self._path = Path(self._folder.name) / "sim.db"
+        self._reader: Reader | None = None
+        self._ends: list[Callable[[], None]] = []
+
+    async def open(self, name: str, faults: Faults, commit_s: float) -> Opened:
+        """Open a process's store."""
+        return await SqliteStore.open(
+            self._path,
+            fsync=False,
+            offload=Inline(),
+            faults=faults,
+            node=name,
+            blobs=self.blobs,
+            poll_s=5.0,
+        )
+
+    def records(self, session: str, after: int) -> list[Record]:
+        """Return what is durable after that seq."""
+        if not self._path.exists():
+            return []
+        return self._observer().events(session, after, _ALL)
+
+    def expire(self, session: str) -> str:
+        """SQLite has no leases: whoever lives owns."""
+        return ""
+
+    def close(self) -> None:
+        """Remove everything."""
+        for end in self._ends:
+            end()
+        self._folder.cleanup()
+
+    def _observer(self) -> Reader:
+        if self._reader is None:
+            sql = statements.load()
+            opened = connect.open_database(self._path, "observer", sql, fsync=False)
+            self._reader = Reader(self._path, opened.reader, sql)
+
+            connections = (opened.reader, opened.writer, opened.checkpointer)
+            self._ends = [c.close for c in connections] + [opened.node.leave]
+        return self._reader

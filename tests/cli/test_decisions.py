@@ -1,0 +1,78 @@
+"""Approving, denying, editing, stopping: from another command line."""
+
+from tests.cli.shell import Shell
+
+REFUND = "refund {order = 9, eur = 38.0}"
+
+
+def waiting(shell: Shell) -> None:
+    shell.agent(REFUND, "So: {{last_result}}")
+    assert shell.perdure("run", "agent.py", "x", "--session", "s1").status == 4
+
+
+def answer(shell: Shell) -> str:
+    """What the agent said in the end; waits for it."""
+    assert shell.perdure("resume", "s1").status == 0
+    return shell.perdure("show", "s1").out
+
+
+def test_the_inbox_lists_what_waits(shell: Shell) -> None:
+    waiting(shell)
+    listed = shell.perdure("approve")
+    assert listed.status == 0
+    assert all(word in listed.out for word in ("s1:a1", "refund", "38.0", "eur > 20", "--allow"))
+    (found,) = shell.perdure("approve", "--json").lines
+    assert found[0]["session"] == "s1" and found[0]["call"]["tool"] == "refund"
+
+
+def test_what_is_allowed_runs_in_the_background(shell: Shell) -> None:
+    waiting(shell)
+    done = shell.perdure("approve", "s1", "--allow")
+    assert done.status == 0 and "allowed" in done.out and "goes on" in done.out
+    assert "So: refunded 38.0" in answer(shell)
+    assert shell.read("refunds.txt") == "9 38.0\n"
+    assert shell.perdure("approve", "s1", "--allow").status == 3
+
+
+def test_what_is_denied_is_told_to_the_model(shell: Shell) -> None:
+    waiting(shell)
+    assert shell.perdure("approve", "s1:a1", "--deny", "--reason", "too much").status == 0
+    assert "too much" in answer(shell)
+    assert shell.read("refunds.txt") == ""
+
+
+def test_what_is_edited_runs_as_edited(shell: Shell) -> None:
+    waiting(shell)
+    assert shell.perdure("approve", "s1", "--edit", '{"order": 9, "eur": 21}').status == 0
+    assert "refund(order=9, eur=21)" in answer(shell)
+    assert shell.read("refunds.txt") == "9 21.0\n"
+
+
+def test_an_edit_that_is_no_json_changes_nothing(shell: Shell) -> None:
+    waiting(shell)
+    done = shell.perdure("approve", "s1", "--edit", "eur=21")
+    assert done.status == 2 and "E-TOOL-ARGUMENTS" in done.err
+    assert shell.perdure("show", "s1", "--json").lines[0]["status"] == "waiting"
+
+
+def test_nothing_is_allowed_wholesale(shell: Shell) -> None:
+    waiting(shell)
+    assert shell.perdure("approve", "--allow").status == 2
+    assert shell.perdure("show", "s1", "--json").lines[0]["status"] == "waiting"
+
+
+def test_pause_and_go_on(shell: Shell) -> None:
+    waiting(shell)
+    paused = shell.perdure("stop", "s1")
+    assert paused.status == 0 and "Paused s1" in paused.out
+    assert shell.perdure("show", "s1", "--json").lines[0]["status"] == "paused"
+    assert shell.perdure("resume", "s1", "--yes").status == 0
+    assert shell.read("refunds.txt") == "9 38.0\n"
+
+
+def test_cancel_ends_the_turn(shell: Shell) -> None:
+    waiting(shell)
+    ended = shell.perdure("stop", "@last", "--cancel", "--json")
+    assert ended.status == 0 and ended.lines[0]["status"] == "idle"
+    assert shell.perdure("approve").out == "Nothing waits for anybody.\n"
+    assert shell.read("refunds.txt") == ""

@@ -1,0 +1,65 @@
+"""Every example runs, offline, and says what its description promises."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tidy.sources import ROOT
+
+EXAMPLES = ROOT / "examples"
+PROMISES = {
+    "approvals": (
+        "the shop pays 9.50",
+        "the shop pays 100.00",
+        "Not by an agent.",
+        "asked: refund",
+    ),
+    "idempotent": ("2 attempts, 1 key, 1 payment",),
+    "killed": ("died of signal 9", "We do not know whether", "letters written: 2"),
+    "mcp_tools": ("library__find_book: read", "'Night Trains', shelf 12"),
+    "plain_script": ("when the first one is gone.", "poem: idle"),
+    "quickstart": ("tool.finished", "turn 1 completed: 1 tool calls"),
+}
+
+
+def run(name: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py")],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(PROMISES))
+def test_an_example_keeps_its_promise(name: str, tmp_path: Path) -> None:
+    out = run(name, tmp_path)
+    for promise in PROMISES[name]:
+        assert promise in out
+
+
+def test_the_second_run_goes_on_with_the_session(tmp_path: Path) -> None:
+    run("quickstart", tmp_path)
+    assert "turn 2 completed" in run("quickstart", tmp_path)
+
+
+@pytest.mark.sandbox
+def test_the_coding_agent_works_on_a_copy(tmp_path: Path) -> None:
+    out = run("coding_agent", tmp_path)
+    assert "FAILED (failures=1)" in out and "ok: OK" in out
+    assert "isolated by bubblewrap" in out and "the original is untouched: True" in out
+
+
+def test_every_example_is_run_and_listed() -> None:
+    there = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert there == {*PROMISES, "coding_agent"}
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert all(f"[{name}.py]" in page for name in there)
