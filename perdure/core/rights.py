@@ -64,19 +64,16 @@ def _lesser(one: N | None, other: N | None) -> N | None:
 
 def _environment(parent: AgentSpec, child: AgentSpec) -> EnvironmentSpec:
     above, own = parent.environment, child.environment
-    if own.kind == "none":
-        return EnvironmentSpec()
     most = max(_OPENNESS.get(above.kind, 0), _OPENNESS["bubblewrap"])
     # A kind that nobody here knows is taken for the most open one.
     if own.kind != above.kind and _OPENNESS.get(own.kind, len(_OPENNESS)) > most:
         raise _too_open(parent, child, f"environment {own.kind!r} below {above.kind!r}")
-    if own.in_place and not above.in_place:
+    if own.kind != "none" and own.in_place and not above.in_place:
         raise _too_open(parent, child, "an in-place workspace, which its parent has not")
-    if above.kind == "none":
-        return replace(own, read_only=())
+    # The bounds hold even where there is no environment: for those further below that have one.
     return EnvironmentSpec(
         kind=own.kind,
-        in_place=own.in_place,
+        in_place=own.in_place and above.in_place,
         memory_bytes=min(own.memory_bytes, above.memory_bytes),
         processes=min(own.processes, above.processes),
         timeout_s=min(own.timeout_s, above.timeout_s),

@@ -70,6 +70,7 @@ class Driver:
         self._session = session
         self._trees = trees
         self.guest = False  # only take letters: the work is another process's
+        self.worked = False  # whether we ever owned it
         self._known = asyncio.Event()  # whether we own the session
         self._mail = asyncio.Event()
         self._mail.set()
@@ -124,6 +125,7 @@ class Driver:
                 await journal.durable()
                 return
             self._work = work
+            self.worked = True
             self._known.set()
             await self._recover(work, clean=claim.clean)
             await self._loop(work)

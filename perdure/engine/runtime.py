@@ -195,7 +195,7 @@ class Engine:
         finally:
             driver.over()
             del self._drivers[session_id]
-            for child in self.trees.below(session_id):
+            for child in self.trees.below(session_id) if driver.worked else ():
                 if child in self._drivers:  # they are driven where their root is, or not at all
                     self._drivers[child][1].cancel()
             self.trees.leave(session_id)

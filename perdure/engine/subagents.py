@@ -146,6 +146,9 @@ class Subagent:
                             state = await follow(trees.owner.kit.store, name, state, item)
                             if (output := await errand.take(state, item)) is not None:
                                 return output
+                            if isinstance(item.payload, e.InputAccepted | e.ActionResolved):
+                                # Another process may have taken the letter; the work is ours.
+                                trees.owner.wake(name)
             except Unavailable:
                 # The store is away: the child is taken up again like any other session.
                 await asyncio.sleep(trees.owner.kit.bounds.poll_s)
