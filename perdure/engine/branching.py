@@ -4,7 +4,7 @@ A fork shares the events of its origin and makes its workspace from a stored sna
 the same whatever the length of the past. A rewind appends an event; nothing is deleted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -20,7 +20,9 @@ from perdure.ports.store import Store
 
 
 class Again(msgspec.Struct, frozen=True):
-    """A call that is open at the cut. `verdict` is again, decide or ask; `why` says it in words."""
+    """A call that is open at the cut. `verdict` is again, decide, ask or told (it does not run: the
+    model learns what was decided); `why` says it in words.
+    """
 
     call_id: str
     tool: str
@@ -49,7 +51,7 @@ async def preflight(store: Store, session: str, at: int) -> Preflight:
     """Say what going on from event `at` of `session` means. Raises `NotFound`."""
     base, later = await _cut(store, session, at)
     unsafe = left_since(base, later)
-    calls = tuple(_again(call, unsafe) for call in base.open_calls)
+    calls = tuple(again(call, unsafe) for call in base.open_calls)
     spent = base.spent
     return Preflight(
         session=session,
@@ -100,7 +102,8 @@ async def _cut(store: Store, session: str, at: int) -> tuple[State, Sequence[Eve
     return base, later
 
 
-def _again(call: CallState, unsafe: dict[str, e.ToolFinished | None]) -> Again:
+def again(call: CallState, unsafe: Mapping[str, e.ToolFinished | None]) -> Again:
+    """Say what becomes of an open call when the session goes on from here."""
     name = call.call.id
     if name in unsafe:
         done = unsafe[name]
@@ -108,6 +111,10 @@ def _again(call: CallState, unsafe: dict[str, e.ToolFinished | None]) -> Again:
         verdict, why = "decide", f"it was made after this moment, and {result}"
     elif call.phase in (Phase.ASKING, Phase.PROPOSED):
         verdict, why = "ask", "the permissions decide it anew"
+    elif call.phase in (Phase.REFUSED, Phase.RESOLVED):
+        verdict, why = "told", "it was decided on"
+    elif call.phase is Phase.UNKNOWN:
+        verdict, why = "decide", "its outcome is not known"
     elif call.effect is Effect.ONCE and call.phase is Phase.STARTED:
         verdict, why = "decide", "it was in flight at this moment"
     else:
