@@ -37,25 +37,28 @@ def part(*replies: Mapping[str, Any], delay_s: float = 0.0) -> Scripted:
     return Scripted(msgspec.convert({"reply": replies, "delay_s": delay_s}, Script))
 
 
-def tasks(*words: str, tool: str = "helper") -> dict[str, Any]:
+def tasks(
+    *words: str, tool: str = "helper", tokens: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """Return a reply that gives out these tasks, all at once."""
-    return {"call": [{"tool": tool, "arguments": {"task": word}} for word in words]}
+    calls = [{"tool": tool, "arguments": {"task": word}} for word in words]
+    return {"call": calls} | _usage(tokens)
 
 
 def says(text: str, tokens: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Return a reply in words; `tokens` are those read and written."""
-    reply: dict[str, Any] = {"text": text}
-    if tokens is not None:
-        reply["usage"] = {"input_tokens": tokens[0], "output_tokens": tokens[1]}
-    return reply
+    """Return a reply in words; `tokens` are those read and written (default: estimated)."""
+    return {"text": text} | _usage(tokens)
 
 
 def uses(tool: str, tokens: tuple[int, int] | None = None, **arguments: Any) -> dict[str, Any]:
     """Return a reply that calls a tool."""
-    reply: dict[str, Any] = {"call": [{"tool": tool, "arguments": arguments}]}
-    if tokens is not None:
-        reply["usage"] = {"input_tokens": tokens[0], "output_tokens": tokens[1]}
-    return reply
+    return {"call": [{"tool": tool, "arguments": arguments}]} | _usage(tokens)
+
+
+def _usage(tokens: tuple[int, int] | None) -> dict[str, Any]:
+    if tokens is None:
+        return {}
+    return {"usage": {"input_tokens": tokens[0], "output_tokens": tokens[1]}}
 
 
 _NO_FAULTS = Faults()
