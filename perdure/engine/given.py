@@ -1,0 +1,185 @@
+"""What a replay takes from the record as given, because no engine could compute it again.
+
+Times, ids and dice were drawn then; epochs were given out by a store; letters were written by
+people. Everything else must come out of the engine's own code anew.
+"""
+
+from msgspec.structs import replace
+
+from perdure.core import events as e
+from perdure.core import step as due
+from perdure.core.agent import AgentSpec
+from perdure.core.errors import ErrorInfo
+from perdure.core.events import Event, Payload
+from perdure.core.inbox import Decide, Late, Post, accept
+from perdure.core.state import State
+from perdure.engine import retry
+from perdure.engine.kin import has_subagents
+
+SLACK_US = 1_000_000  # between looking at the clock and the time an event got
+
+
+class Trust:
+    """What this replay believes. Without prices, money is as recorded; with an `agent`, that one
+    takes the place of the recorded definitions.
+    """
+
+    def __init__(self, *, money: bool, agent: AgentSpec | None) -> None:
+        self.money = money
+        self.agent = agent
+
+
+def redefined(event: Event, trust: Trust) -> Event:
+    """Put the definition under test in the place of a recorded one."""
+    p = event.payload
+    if trust.agent is None:
+        return event
+    match p:
+        case e.SessionCreated(agent=agent):
+            return _with(event, replace(p, agent=_as_worded(trust.agent, agent)))
+        case (
+            e.SessionUpdated(agent=AgentSpec() as agent)
+            | e.SessionForked(agent=AgentSpec() as agent)
+        ):
+            return _with(event, replace(p, agent=_as_worded(trust.agent, agent)))
+        case _:
+            return event
+
+
+def _with(event: Event, payload: Payload) -> Event:
+    return Event(event.seq, event.id, event.at_us, event.turn, payload)
+
+
+def _as_worded(agent: AgentSpec, recorded: AgentSpec) -> AgentSpec:
+    """Return `agent` in the words of the recorded one: words decide nothing by themselves."""
+    words = {tool.name: tool.description for tool in recorded.tools}
+    tools = tuple(replace(t, description=words.get(t.name, t.description)) for t in agent.tools)
+    return replace(
+        agent,
+        name=recorded.name,
+        model=recorded.model,
+        instructions=recorded.instructions,
+        tools=tools,
+        environment=recorded.environment,
+    )
+
+
+def with_facts(made: Payload, event: Event, before: State, trust: Trust) -> Payload:
+    """Return what the engine wrote, with the facts of the record it could not know."""
+    made = _as_old(made, event.payload)
+    match made, event.payload:
+        case e.ToolStarted(), e.ToolStarted(epoch=epoch):
+            return replace(made, epoch=epoch)
+        case e.SessionRecovered(), e.SessionRecovered(epoch=epoch):
+            return replace(made, epoch=epoch)
+        case e.ActionRequested(expires_at_us=int() as mine), e.ActionRequested(
+            expires_at_us=int() as then
+        ) if abs(mine - then) <= SLACK_US:
+            return replace(made, expires_at_us=then)
+        case e.ModelRequested(), e.ModelRequested() as recorded:
+            return _reserved(made, recorded, before, trust)
+        case e.ModelResponded(), e.ModelResponded() as recorded:
+            return _responded(made, recorded, event, before, trust)
+        case _:
+            return made
+
+
+def _as_old(made: Payload, recorded: Payload) -> Payload:
+    """Leave out what older versions did not write: whom an error was about."""
+    mine, then = getattr(made, "error", None), getattr(recorded, "error", None)
+    if isinstance(mine, ErrorInfo) and isinstance(then, ErrorInfo) and not then.subject:
+        return replace(made, error=replace(mine, subject=""))
+    return made
+
+
+def _reserved(
+    made: e.ModelRequested, recorded: e.ModelRequested, before: State, trust: Trust
+) -> e.ModelRequested:
+    if not trust.money:
+        made = replace(made, reserved_micro_usd=recorded.reserved_micro_usd)
+    # A price bounds the length of a reply; a definition's size bounds what the call may read.
+    priced = not trust.money and before.limits.usd is not None
+    if trust.agent is not None or priced or in_tree(before):
+        return replace(
+            made,
+            max_output_tokens=recorded.max_output_tokens,
+            reserved_tokens=recorded.reserved_tokens,
+            reserved_micro_usd=recorded.reserved_micro_usd,
+        )
+    return made
+
+
+def _responded(
+    made: e.ModelResponded, recorded: e.ModelResponded, event: Event, before: State, trust: Trust
+) -> e.ModelResponded:
+    if not trust.money:
+        cost = recorded.usage.cost_micro_usd
+        made = replace(made, usage=replace(made.usage, cost_micro_usd=cost))
+    if made.retry_at_us is None or recorded.retry_at_us is None or before.turn is None:
+        return made
+    assert recorded.error is not None
+    waits = [
+        retry.delay_s(before.spec.retry, before.turn.failures + 1, recorded.error, dice) or 0.0
+        for dice in (0.0, 1.0)
+    ]
+    waited_us = recorded.retry_at_us - event.at_us
+    if waits[0] * 1_000_000 - SLACK_US <= waited_us <= waits[1] * 1_000_000 + SLACK_US:
+        return replace(made, retry_at_us=recorded.retry_at_us)
+    return made
+
+
+def is_fact(event: Event, previous: Event | None) -> bool:
+    """Whether an event came from outside the engine: from people, stores, sandboxes, crashes."""
+    match event.payload:
+        case e.EnvironmentSnapshotted(call_id=call_id):
+            return not call_id
+        case e.EnvironmentRestored(call_id=call_id):
+            opened = previous is not None and isinstance(previous.payload, e.EnvironmentOpened)
+            return opened and not call_id  # made from what is stored, when it was opened
+        case e.ActionResolved(decision=decision):
+            return decision != "expired"
+        case e.ToolFinished() | e.ToolRequested() | e.ToolStarted() | e.ActionRequested():
+            return False
+        case e.TurnStarted() | e.TurnEnded() | e.ModelRequested() | e.ModelResponded():
+            return False
+        case e.SessionRecovered():
+            return False
+        case _:
+            return True
+
+
+def letter_of(payload: Payload) -> Post | None:
+    """Return the letter that an event stands for, where the engine decides what it means."""
+    match payload:
+        case e.ActionResolved() as p:
+            return Decide(
+                p.action_id, p.decision, p.by, p.reason, "", p.arguments, p.digest, p.result
+            )
+        case e.ToolLateResult() as p:
+            return Late(p.call_id, p.attempt, p.status, p.text)
+        case _:
+            return None
+
+
+def meant(payload: Payload, state: State) -> tuple[Payload, ...]:
+    """Return what the engine makes of the letter behind an event; the event itself if none."""
+    letter = letter_of(payload)
+    return (payload,) if letter is None else accept(state, letter, "")
+
+
+def stops_outside(error: ErrorInfo | None, state: State, trust: Trust) -> bool:
+    """Whether a turn ended at a limit that this journal alone cannot show: a price nobody handed
+    in, or what other sessions of its tree had used up.
+    """
+    limits = ["usd"] if not trust.money else []
+    if in_tree(state):
+        limits = ["usd", "tokens", "steps", "tool_calls"]
+    codes = [due.limit_reached(each, "").code for each in limits]
+    if not trust.money:
+        codes.append("E-PRICE-UNKNOWN")
+    return error is not None and error.code in codes
+
+
+def in_tree(state: State) -> bool:
+    """Whether a session shares its budget with others."""
+    return bool(state.parent) or has_subagents(state.spec)
