@@ -12,7 +12,7 @@ from perdure.core.journal import Record
 from perdure.engine.agent import Agent
 from perdure.engine.runtime import Engine
 from perdure.ports.blobs import Blobs
-from perdure.ports.store import Batch, Claim, Letter, SessionRow, Store
+from perdure.ports.store import Batch, Claim, Doc, ErrorRow, Letter, SessionRow, Store
 from perdure.stores.faults import Faults
 from perdure.testing.sim_disks import Opened
 from perdure.testing.simloop import Owner, SimLoop
@@ -224,6 +224,10 @@ class SimStore:
         """See `Store.read`."""
         return await self._later(await self._inner.read(session, after, limit))
 
+    async def fork(self, source: str, at: int, session: str) -> None:
+        """See `Store.fork`."""
+        await self._inner.fork(source, at, session)
+
     async def post(self, session: str, key: str, body: bytes) -> bool:
         """See `Store.post`."""
         return await self._inner.post(session, key, body)
@@ -251,6 +255,22 @@ class SimStore:
     async def load_state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""
         return await self._inner.load_state(session)
+
+    async def errors(self) -> list[ErrorRow]:
+        """See `Store.errors`."""
+        return await self._later(await self._inner.errors())
+
+    async def put_doc(self, kind: str, name: str, data: bytes, *, expect: int | None = None) -> int:
+        """See `Store.put_doc`."""
+        return await self._inner.put_doc(kind, name, data, expect=expect)
+
+    async def docs(self, kind: str) -> list[Doc]:
+        """See `Store.docs`."""
+        return await self._later(await self._inner.docs(kind))
+
+    async def delete_doc(self, kind: str, name: str) -> None:
+        """See `Store.delete_doc`."""
+        await self._inner.delete_doc(kind, name)
 
     async def changed(self, timeout_s: float) -> bool:
         """See `Store.changed`."""

@@ -9,10 +9,10 @@ from typing import Final, Protocol
 
 from perdure.core.journal import Record
 from perdure.ports.store import Store
-from perdure.stores import memory
 from perdure.stores.blobs import MemoryBlobs
 from perdure.stores.faults import Faults
 from perdure.stores.memory import MemoryDisk, MemoryStore
+from perdure.stores.memory_journal import Process
 from perdure.stores.offload import Inline
 from perdure.stores.sqlite import SqliteStore, connect, statements
 from perdure.stores.sqlite.reader import Reader
@@ -54,7 +54,7 @@ class InMemory:
     def records(self, session: str, after: int) -> list[Record]:
         """Return what is durable after that seq."""
         journal = self._disk.journals.get(session)
-        return journal.records[after:] if journal else []
+        return journal.read(after, _ALL) if journal else []
 
     def expire(self, session: str) -> str:
         """Take the session's lease from a living owner; return whose it was, or nothing."""
@@ -62,7 +62,7 @@ class InMemory:
         if journal is None or journal.owner is None or not journal.owner.alive:
             return ""
         name = journal.owner.node
-        journal.owner = memory.Process("expired")
+        journal.owner = Process("expired")
         journal.owner.alive = False
         return name
 

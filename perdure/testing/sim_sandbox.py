@@ -128,6 +128,10 @@ class SimEnvironments:
         self._world.running[session] = 0
         return SimSandbox(self._world, self._owner, session)
 
+    async def has(self, session: str) -> bool:
+        """See `Environments.has`."""
+        return session in self._world.workspaces
+
     async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> Sandbox:
         """See `Environments.restore`."""
         self._world.workspaces[session] = dict(self._world.snapshots[snapshot])

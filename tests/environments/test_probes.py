@@ -41,6 +41,10 @@ class InPlace:
         in_place = msgspec.structs.replace(spec, in_place=True)
         return await self._inner.open(session, in_place, source or str(self._work))
 
+    async def has(self, session: str) -> bool:
+        """See `Environments.has`."""
+        return await self._inner.has(session)
+
     async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> Sandbox:
         """See `Environments.restore`."""
         return await self._inner.restore(session, spec, snapshot)
