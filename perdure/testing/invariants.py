@@ -16,6 +16,7 @@ from perdure.core.evolve import evolve
 from perdure.core.policy import approval_digest
 from perdure.core.state import State
 from perdure.core.step import next_step
+from perdure.testing.index import rows_from_scratch
 from perdure.testing.sim_sandbox import apply
 from perdure.testing.sim_tools import script_of, spec_of
 from perdure.testing.world import World
@@ -307,6 +308,14 @@ def _lasting_steps(call_id: str, call: _Call) -> list[list[str]]:
     return []
 
 
+def indexed(run: Run, session: str, events: list[Event]) -> Iterator[str]:
+    """The index of errors is what the journal alone says."""
+    assert run.world.disk is not None
+    kept, due = run.world.disk.errors(session), rows_from_scratch(session, events)
+    if kept != due:
+        yield f"the index holds {kept}, the journal {due}"
+
+
 TRIES: Final = 4  # one owner and three that recover
 _WORDS: Final = (e.ToolFinished, e.ModelResponded, e.ActionResolved, e.InputAccepted)
 CHECKS: Final[dict[str, Check]] = {
@@ -322,4 +331,5 @@ CHECKS: Final[dict[str, Check]] = {
     "permission": permitted,
     "workspace": workspace,
     "transcript": transcript,
+    "index": indexed,
 }

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, Protocol
 
 from perdure.core.journal import Record
-from perdure.ports.store import Store
+from perdure.ports.store import ErrorRow, Store
 from perdure.stores.blobs import MemoryBlobs
 from perdure.stores.faults import Faults
 from perdure.stores.memory import MemoryDisk, MemoryStore
@@ -35,6 +35,8 @@ class Disk(Protocol):
 
     def records(self, session: str, after: int) -> list[Record]: ...
 
+    def errors(self, session: str) -> list[ErrorRow]: ...
+
     def expire(self, session: str) -> str: ...
 
     def close(self) -> None: ...
@@ -55,6 +57,12 @@ class InMemory:
         """Return what is durable after that seq."""
         journal = self._disk.journals.get(session)
         return journal.read(after, _ALL) if journal else []
+
+    def errors(self, session: str) -> list[ErrorRow]:
+        """Return the session's rows in the index of errors, by fingerprint."""
+        journal = self._disk.journals.get(session)
+        rows = journal.errors if journal else {}
+        return [rows[fingerprint] for fingerprint in sorted(rows)]
 
     def expire(self, session: str) -> str:
         """Take the session's lease from a living owner; return whose it was, or nothing."""
@@ -97,6 +105,12 @@ class OnSqlite:
         if not self._path.exists():
             return []
         return self._observer().events(session, after, _ALL)
+
+    def errors(self, session: str) -> list[ErrorRow]:
+        """Return the session's rows in the index of errors, by fingerprint."""
+        if not self._path.exists():
+            return []
+        return [row for row in self._observer().errors() if row.session == session]
 
     def expire(self, session: str) -> str:
         """SQLite has no leases: whoever lives owns."""

@@ -19,6 +19,7 @@ from perdure.core import events as e
 from perdure.core import journal as records
 from perdure.core.events import Event
 from perdure.core.journal import Record
+from perdure.ports.store import ErrorRow
 from perdure.stores.blobs import MemoryBlobs
 from perdure.testing.simloop import Owner, SimLoop
 
@@ -33,6 +34,8 @@ class Records(Protocol):
     blobs: MemoryBlobs
 
     def records(self, session: str, after: int) -> list[Record]: ...
+
+    def errors(self, session: str) -> list[ErrorRow]: ...
 
 
 class Entered(msgspec.Struct, frozen=True):

@@ -4,9 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from perdure.core.agent import EnvironmentSpec, Limits, RetryPolicy
-from perdure.core.events import SessionForked
 from perdure.engine.agent import Agent
-from perdure.engine.errors import rows_of
 from perdure.engine.journal import events_of
 from perdure.engine.kit import Kit
 from perdure.engine.runtime import Engine
@@ -16,6 +14,7 @@ from perdure.ports.sandbox import Environments
 from perdure.ports.store import ErrorRow, Store
 from perdure.ports.tool import OutcomeUnknown, Tool
 from perdure.stores.system import RandomIds, SystemClock
+from perdure.testing.index import rows_from_scratch
 from perdure.tools.python import tool
 
 
@@ -89,15 +88,8 @@ async def running(
 
 async def scanned(store: Store) -> list[ErrorRow]:
     """Return the index of errors as the journals alone give it."""
-    found: dict[tuple[str, str], ErrorRow] = {}
-    for session in await store.sessions():
-        events = [event async for event, _ in events_of(store, session.id)]
-        own = [
-            event.seq
-            for event in events
-            if isinstance(event.payload, SessionForked) and event.payload.session == session.id
-        ]
-        for row in rows_of(session.id, [e for e in events if e.seq >= max(own, default=0)]):
-            key = (row.session, row.fingerprint)
-            found[key] = found[key].followed_by(row) if key in found else row
-    return [found[key] for key in sorted(found)]
+    found: list[ErrorRow] = []
+    for name in sorted(row.id for row in await store.sessions()):
+        events = [event async for event, _ in events_of(store, name)]
+        found += rows_from_scratch(name, events)
+    return found
