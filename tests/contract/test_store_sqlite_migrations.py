@@ -9,7 +9,7 @@ from perdure.core.agent import AgentSpec
 from perdure.core.errors import Unavailable
 from perdure.core.events import Event, NoteRecorded, Payload, SessionCreated
 from perdure.core.journal import GENESIS, write
-from perdure.stores.sqlite import SqliteStore, connect
+from perdure.stores.sqlite import SqliteStore, connect, statements
 from perdure.stores.sqlite.nodes import Node
 from perdure.stores.verify import verify
 from perdure.testing.store_harness import refused
@@ -118,5 +118,13 @@ async def test_a_fork_copies_nothing(path: Path) -> None:
     await store.fork("ses_1", claim.seq, "ses_2")
     other = apsw.Connection(str(path))
     assert other.execute("SELECT count(*) FROM events").get == claim.seq
+    sql = statements.load()
+    for query, values in (
+        (sql.find_event, ("ses_2", 9)),
+        (sql.read_past, ("ses_2", 9)),
+        (sql.read_state, ("ses_2",)),
+    ):
+        plan = [row[3] for row in other.execute("EXPLAIN QUERY PLAN " + query, values)]
+        assert not [step for step in plan if step in ("SCAN e", "SCAN s", "SCAN sessions")], plan
     other.close()
     await store.close()

@@ -6,6 +6,6 @@ WITH RECURSIVE past (session, origin, after, until) AS (
     FROM past AS p INNER JOIN sessions AS s ON s.id = p.origin
 )
 SELECT s.seq, s.data
-FROM past AS p INNER JOIN states AS s ON s.session = p.session AND s.seq <= p.until
+FROM past AS p CROSS JOIN states AS s ON s.session = p.session AND s.seq <= p.until
 ORDER BY s.seq DESC, p.until DESC
 LIMIT 1
