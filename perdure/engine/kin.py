@@ -19,7 +19,7 @@ _NAME_MAX: Final = 120
 
 
 class Tree(msgspec.Struct, frozen=True):
-    """A session with all below it: the rows, parents before children, and what they sum up to.
+    """A session with all below it: the rows, each followed by its children, and their sums.
 
     `waiting` counts decisions that people owe anywhere in the tree.
     """
@@ -88,16 +88,22 @@ async def _stuck_below(store: Store, state: State) -> str:
 
 
 def tree_of(rows: Iterable[SessionRow], root: str) -> list[SessionRow]:
-    """Return the row of `root` and those of all sessions below it, parents before children."""
+    """Return the row of `root` and those of all sessions below it: each one followed by its
+    children, the oldest first.
+    """
     children: dict[str, list[SessionRow]] = {}
-    found: list[SessionRow] = []
+    left: list[SessionRow] = []
     for row in rows:
         if row.id == root:
-            found.append(row)
+            left.append(row)
         elif row.parent:
             children.setdefault(row.parent, []).append(row)
-    for row in found:  # grows while it is walked
-        found.extend(sorted(children.get(row.id, ()), key=lambda r: (r.created_at_us, r.id)))
+    found: list[SessionRow] = []
+    while left:
+        row = left.pop()
+        found.append(row)
+        below = sorted(children.get(row.id, ()), key=lambda r: (r.created_at_us, r.id))
+        left.extend(reversed(below))
     return found
 
 

@@ -1,8 +1,7 @@
 """A family of agents in memory: a lead that gives tasks to helpers, on scripted models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -91,11 +90,6 @@ async def house(
         yield engine
 
 
-async def at_work(engine: Engine, agent: Agent, session_id: str = "s") -> Session:
-    """Return the session of the lead."""
-    return await engine.session(session_id, agent)
-
-
 async def to_rest(engine: Engine, session: Session, *, text: str = "go", by: str = "test") -> State:
     """Send once and go on, deciding whatever people owe anywhere in the tree."""
     state = await session.send(text, key="the one message")
@@ -103,14 +97,9 @@ async def to_rest(engine: Engine, session: Session, *, text: str = "go", by: str
         for row in tree.rows:
             child = await engine.session(row.id)
             for action in (await child.state()).actions.values():
-                decision = "allow" if action.kind == "approve" else "done"
-                await child.decide(Decide(action.id, decision, by, seen=action.digest, result="ok"))
+                assert action.kind == "approve"
+                await child.decide(Decide(action.id, "allow", by, seen=action.digest))
         async for _ in session.watch():
             pass
         state = await session.state()
     return state
-
-
-def texts(rows: Sequence[Any]) -> list[str]:
-    """Return the ids of rows."""
-    return [row.id for row in rows]

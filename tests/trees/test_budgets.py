@@ -82,9 +82,7 @@ class BrokenEngine(Engine):
 
 
 def crowd(limits: Limits) -> Agent:
-    helper = Agent(
-        "helper", "scripted:helper", limits=Limits(steps=None), max_output_tokens=512
-    )
+    helper = Agent("helper", "scripted:helper", limits=Limits(steps=None), max_output_tokens=512)
     # Two halves, so that the sum is over a tree and not over one session's children alone.
     half = Agent(
         "half",
@@ -107,12 +105,8 @@ async def spend(limits: Limits, engine_type: type[Engine] = Engine) -> tuple[Met
     meter = Metered()
     free = (0, 0)
     parts: Mapping[str, Any] = {
-        "lead": part(
-            tasks("1", "2", tool="half", tokens=free), says("done", free)
-        ),
-        "half": part(
-            tasks(*(str(n) for n in range(MANY // 2)), tokens=free), says("done", free)
-        ),
+        "lead": part(tasks("1", "2", tool="half", tokens=free), says("done", free)),
+        "half": part(tasks(*(str(n) for n in range(MANY // 2)), tokens=free), says("done", free)),
         "helper": meter,
     }
     async with house(parts, prices=PRICES, engine_type=engine_type) as engine:
@@ -196,9 +190,7 @@ async def test_a_child_begins_with_no_more_than_its_parent_has_left() -> None:
 
 
 async def test_a_childs_own_limit_holds_for_it_alone() -> None:
-    helper = Agent(
-        "helper", "scripted:helper", limits=Limits(tokens=100), max_output_tokens=200
-    )
+    helper = Agent("helper", "scripted:helper", limits=Limits(tokens=100), max_output_tokens=200)
     lead = Agent("lead", "scripted:lead", tools=[subagent(helper)])
     parts = {"lead": part(tasks("a"), says("done")), "helper": part(says("one"))}
     async with house(parts) as engine:

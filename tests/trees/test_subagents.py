@@ -80,10 +80,14 @@ async def test_each_call_is_a_session_and_its_last_words_are_the_result() -> Non
             "t1.2": "I saw pears: fruit is there.",
         }
         tree = await engine.tree("s")
-        assert [(r.id, r.parent) for r in tree.rows] == [("s", ""), ("s.t1.1", "s"), ("s.t1.2", "s")]
+        assert [(r.id, r.parent) for r in tree.rows] == [
+            ("s", ""),
+            ("s.t1.1", "s"),
+            ("s.t1.2", "s"),
+        ]
         assert tree.tokens == sum(r.tokens for r in tree.rows) > 0
         child = await engine.session("s.t1.1")
-        first = [i async for i in child.events(until=1)][0].payload
+        first = (await anext(child.events())).payload
         assert isinstance(first, e.SessionCreated)
         assert (first.parent, first.parent_call) == ("s", "t1.1")
 
