@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.help import Verb, Verbs
+from perdure.cli.managing import declare
 
 START, WORK, LOOK, DECIDE = "Start", "Work", "Look", "Check"
 
@@ -231,6 +232,9 @@ def show(
 
         return bring_back(id, force=force, json=json)
     return verb(id, view)
+
+
+declare(app)
 
 
 @app.command(cls=Verb, rich_help_panel=DECIDE)

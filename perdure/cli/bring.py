@@ -65,6 +65,12 @@ async def bring_back(place: Opened, session: Session, *, force: bool) -> tuple[s
         raise InvalidRequest(
             "E-WORKSPACE-IN-PLACE", f"{session.id} works in {state.source} itself: it is all there."
         )
+    if not found.workspace or state.restore_due:
+        raise Conflict(
+            "E-WORKSPACE-LATER",
+            f"The files of {session.id} are not brought back yet: nobody has worked on it since.",
+            f"perdure resume {session.id}",
+        )
     target = Target(Path(state.source), Path(found.workspace))
     todo = [change for change in found.changes if not target.has(change)]
     refused = [clean(change.path) for change in todo if not target.is_as_copied(change)]

@@ -14,7 +14,12 @@ from perdure.cli.opened import Opened
 from perdure.cli.screen import Screen
 from perdure.cli.text import clean
 from perdure.core.errors import InvalidRequest
-from perdure.core.events import EnvironmentOpened, EnvironmentRestored, EnvironmentSnapshotted
+from perdure.core.events import (
+    EnvironmentOpened,
+    EnvironmentRestored,
+    EnvironmentSnapshotted,
+    SessionForked,
+)
 from perdure.engine.session import Session
 from perdure.ports.sandbox import Change
 
@@ -30,24 +35,27 @@ class Changes(msgspec.Struct, frozen=True):
 
 async def changes_of(place: Opened, session: Session, at: int | None = None) -> Changes:
     """Compare the first snapshot with the last one. Raises `InvalidRequest` (E-WORKSPACE-NONE)."""
-    first = last = workspace = ""
+    first = workspace = ""
     async for event in session.events(until=at):
         match event.payload:
+            case SessionForked():
+                workspace = ""  # that was the origin's
             case EnvironmentOpened(workspace=path):
                 workspace = path
             case EnvironmentSnapshotted(snapshot=snapshot) | EnvironmentRestored(snapshot=snapshot):
-                first, last = first or snapshot, snapshot
+                first = first or snapshot
             case _:
                 pass
+    last = (await session.state(at)).snapshot or first
     if not first:
         raise InvalidRequest(
             "E-WORKSPACE-NONE",
             f"{session.id} has touched no workspace, so there is nothing to compare.",
         )
-    return Changes(await _between(place, first, last), workspace, first, last)
+    return Changes(await between(place, first, last), workspace, first, last)
 
 
-async def _between(place: Opened, first: str, last: str) -> tuple[Change, ...]:
+async def between(place: Opened, first: str, last: str) -> tuple[Change, ...]:
     from perdure.environments.snapshots import Snapshots
 
     store = place.project.store_path

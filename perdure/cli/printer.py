@@ -249,12 +249,20 @@ class Printer:
     def _restored(self, event: Event, p: e.EnvironmentRestored) -> None:
         shown = ", ".join(p.paths[:4]) + (" …" if p.count > 4 else "")
         what = f"{plural(p.count, 'file')}: {shown}" if p.count else "nothing had changed"
-        self.note(
-            "↻", f"workspace rolled back to before this call — {one_line(what)}", "", "yellow"
-        )
+        when = "to before this call" if p.call_id else "to that moment"
+        self.note("↻", f"workspace rolled back {when} — {one_line(what)}", "", "yellow")
         if p.kept:
             kept = one_line(", ".join(p.kept[:4]))
             self.note("!", f"left alone, because somebody else changed them: {kept}", "", "yellow")
+
+    def _forked(self, event: Event, p: e.SessionForked) -> None:
+        by = f" by {p.by}" if p.by else ""
+        other = f", goes on with {p.agent.name} on {p.agent.model}" if p.agent else ""
+        self._line(event.seq, "fork", one_line(f"of {p.origin} at event {p.at}{by}{other}"))
+
+    def _rewound(self, event: Event, p: e.SessionRewound) -> None:
+        by = f" by {p.by}" if p.by else ""
+        self._line(event.seq, "rewind", one_line(f"back to event {p.to}{by}"), "yellow")
 
     def _late(self, event: Event, p: e.ToolLateResult) -> None:
         self.note("!", f"a late result of {self._tool(p.call_id)} was filed: {one_line(p.text)}")
@@ -345,6 +353,8 @@ class Printer:
         e.ActionResolved: _action_resolved,
         e.SessionRecovered: _recovered,
         e.EnvironmentRestored: _restored,
+        e.SessionForked: _forked,
+        e.SessionRewound: _rewound,
         e.EnvironmentLost: _failure,
         e.SessionParked: _failure,
         e.TurnStarted: _turn_started,

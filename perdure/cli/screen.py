@@ -31,6 +31,7 @@ class Screen:
         self.colour = self.tty and not plain
         self.error_colour = sys.stderr.isatty() and not plain
         size = shutil.get_terminal_size((WIDTH_MAX, 24)).columns if self.tty else WIDTH_MAX
+        self.faded = False  # while it is, all is dim
         self.width = max(40, min(size, WIDTH_MAX))
 
     def can_ask(self) -> bool:
@@ -40,7 +41,7 @@ class Screen:
     def style(self, text: str, *names: str, on: TextIO | None = None) -> str:
         """Return `text` in these colours, if the stream shows any."""
         wanted = self.error_colour if on is sys.stderr else self.colour
-        if not wanted or not text or not names:
+        if not wanted or not text or not names or (self.faded and on is None):
             return text
         codes = ";".join(_CODES[name] for name in names)
         return f"\x1b[{codes}m{text}\x1b[0m"
@@ -59,6 +60,8 @@ class Screen:
 
     def write(self, text: str) -> None:
         """Write, at once."""
+        if self.faded and self.colour and text.strip():
+            text = f"\x1b[{_CODES['dim']}m{text}\x1b[0m"
         sys.stdout.write(text)
         sys.stdout.flush()
 

@@ -1,20 +1,16 @@
 """`perdure show`: a session, its journal, one event, what the model reads, what was changed."""
 
 import json as plain_json
-from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from perdure.cli.asking import question
 from perdure.cli.changes import print_diff
-from perdure.cli.failing import fields_of, in_words
 from perdure.cli.opened import Opened, opened
-from perdure.cli.printer import INDENT, Printer
 from perdure.cli.screen import Screen
-from perdure.cli.text import clip, count, duration, one_line, pad, plural, usd, wrap
+from perdure.cli.story import story, taken_back
+from perdure.cli.text import clip, one_line, pad, wrap
 from perdure.cli.wire import plain, up
-from perdure.cli.worker import asked_in
 from perdure.core.content import (
     ContextItem,
     ModelItem,
@@ -27,13 +23,9 @@ from perdure.core.content import (
 )
 from perdure.core.errors import InvalidRequest
 from perdure.core.events import Event, ModelResponded, ToolFinished
-from perdure.core.state import State
 from perdure.core.step import status
 from perdure.engine.session import Session
 from perdure.engine.summary import describe
-from perdure.stores.system import SystemClock
-
-SHOWN: Final = 300
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ async def _show(place: Opened, typed: str, view: View) -> int:
         return await _journal(screen, session, at)
     if at is not None:
         return await _event(screen, session, at)
-    return await _story(screen, place, session)
+    return await story(screen, place, session)
 
 
 def _document(screen: Screen, value: Any) -> int:
@@ -112,6 +104,7 @@ def _said(screen: Screen, who: str, text: str) -> None:
 
 
 async def _journal(screen: Screen, session: Session, at: int | None) -> int:
+    gone = await taken_back(session, at)
     async for event in session.events(until=at):
         if screen.json:
             screen.write(up(event).decode())
@@ -120,6 +113,8 @@ async def _journal(screen: Screen, session: Session, at: int | None) -> int:
         head = f"{event.seq:>6}  {when}  {pad(event.type, 24)} "
         said = describe(event)
         said = "" if said == event.type else one_line(said)
+        screen.faded = event.seq in gone
+        said = "(taken back) " * screen.faded + said
         screen.line(screen.dim(head[:22]) + head[22:] + clip(said, screen.width - len(head)))
     return 0
 
@@ -147,84 +142,6 @@ async def _event(screen: Screen, session: Session, at: int) -> int:
 
 def _when(event: Event) -> datetime:
     return datetime.fromtimestamp(event.at_us / 1_000_000, UTC).astimezone()
-
-
-async def _story(screen: Screen, place: Opened, session: Session) -> int:
-    state = await session.state()
-    if screen.json:
-        row = await (await place.runtime.engine()).kit.store.session(session.id)
-        asked = plain(asked_in(state))
-        return _document(screen, {**plain(row), "status": status(state), "asked": asked})
-    _head(screen, state)
-    events: deque[Event] = deque(maxlen=SHOWN)
-    printer = Printer(screen, inputs=True)
-    async for event in session.events():
-        if isinstance(event.payload, ModelResponded):
-            for item in event.payload.items:
-                if isinstance(item, ToolCall):
-                    printer.know(item)
-        events.append(event)
-    if events and events[0].seq > 1:
-        screen.line(screen.dim(f"  … {events[0].seq - 1} events before: perdure show ID --events"))
-    for event in events:
-        printer.event(event)
-    printer.fresh_line()
-    _foot(screen, state)
-    return 0
-
-
-def _head(screen: Screen, state: State) -> None:
-    spec, spent = state.spec, state.spent
-    age = duration(SystemClock().now_us() - state.updated_at_us)
-    screen.line()
-    screen.line(
-        "  " + screen.bold(f"{state.id}   {spec.name} {state.version}") + f"   {spec.model}"
-    )
-    facts = [
-        status(state),
-        plural(spent.steps, "model call"),
-        plural(spent.tool_calls, "tool call"),
-        f"{count(spent.tokens)} tokens",
-    ]
-    if spent.micro_usd:
-        facts.append(usd(spent.micro_usd))
-    facts += [plural(state.seq, "event"), f"{age} ago"]
-    screen.line("  " + screen.dim(" · ".join(facts)))
-    where = [f"workspace: {spec.environment.kind}"] if state.level else []
-    if state.source:
-        where.append(("in place: " if spec.environment.in_place else "copied from ") + state.source)
-    if where:
-        screen.line("  " + screen.dim(" · ".join(where)))
-    screen.line()
-
-
-def _foot(screen: Screen, state: State) -> None:
-    me = state.id
-    screen.line()
-    for asked in asked_in(state):
-        sign = screen.style("  ⏸ ", "yellow")
-        screen.line(sign + f"{asked.action_id}  {clip(question(asked), screen.width - INDENT)}")
-    kinds = {asked.kind for asked in asked_in(state)}
-    word = status(state)
-    error = state.parked or state.last_error
-    if error is not None:
-        for line in in_words(screen, fields_of(error, me)).splitlines():
-            screen.line("  " + line)
-    steps = {
-        "running": [f"perdure resume {me}"],
-        "paused": [f"perdure resume {me}"],
-        "parked": [f"perdure resume {me}"],
-        "failed": [f"perdure resume {me}"],
-        "budget": [f"perdure resume {me} --limit usd=2"],
-    }.get(word, [])
-    if "approve" in kinds:
-        steps = [f"perdure approve {me} --allow", "… --deny --reason …"]
-    elif kinds:
-        steps = [f"perdure resume {me} --as done --result JSON", "--rerun", "--as failed"]
-    if state.snapshot:
-        steps.append(f"perdure show {me} --diff")
-    if steps:
-        screen.line("  " + screen.dim("next  ") + screen.dim(" · ").join(steps))
 
 
 def parsed(typed: str) -> tuple[str, int | None]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import perdure
+
 SECONDS = 60
 
 AGENT = '''
@@ -106,6 +108,7 @@ class Shell:
             "HOME": str(folder),
             "PYTHONDONTWRITEBYTECODE": "1",
             "LANG": "C.UTF-8",
+            "PYTHONPATH": str(Path(perdure.__file__).parents[1]),  # the code under test
         }
 
     def words(self, *arguments: str) -> list[str]:

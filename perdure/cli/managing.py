@@ -1,0 +1,61 @@
+"""The verbs that take a session up again: declared here, so that `app.py` stays short.
+
+Like there, each body imports its module when it is called.
+"""
+
+from typing import Annotated
+
+import typer
+
+from perdure.cli.help import Verb
+
+AGAIN = "Again"
+
+Id = Annotated[
+    str, typer.Argument(metavar="ID", help="A session: its id, its beginning, or @last.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+
+
+def declare(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command(cls=Verb, rich_help_panel=AGAIN)(fork)
+    app.command(cls=Verb, rich_help_panel=AGAIN)(rewind)
+
+
+def fork(
+    id: Id,
+    at: Annotated[
+        int | None,
+        typer.Option("--at", metavar="SEQ", help="The last event that counts; default: now."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", metavar="PROVIDER:MODEL", help="Go on with another model.")
+    ] = "",
+    agent: Annotated[
+        str, typer.Option("--agent", metavar="AGENT", help="Go on as this agent is defined now.")
+    ] = "",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="The fork's id; default: a fresh one.")
+    ] = "",
+    yes: Yes = False,
+    json: Json = False,
+) -> int:
+    """Begin a new session at any moment of an old one."""
+    from perdure.cli.fork import Branch
+    from perdure.cli.fork import fork as verb
+
+    return verb(id, Branch(at, model, agent, name), yes=yes, json=json)
+
+
+def rewind(
+    id: Id,
+    to: Annotated[int, typer.Option("--to", metavar="SEQ", help="The last event that counts.")],
+    yes: Yes = False,
+    json: Json = False,
+) -> int:
+    """Take a session back, its files too; nothing is deleted."""
+    from perdure.cli.rewind import rewind as verb
+
+    return verb(id, to, yes=yes, json=json)
