@@ -7,18 +7,22 @@ from typing import Any
 import msgspec
 
 from perdure.core.budget import Price
+from perdure.core.content import ResultItem
+from perdure.core.events import Event
 from perdure.core.inbox import Decide
 from perdure.core.state import State
 from perdure.engine.agent import Agent
 from perdure.engine.kit import Bounds, Kit
 from perdure.engine.runtime import Engine
 from perdure.engine.session import Session
+from perdure.engine.subagents import subagent
 from perdure.models.scripted import Script, Scripted
 from perdure.ports.clock import Clock
 from perdure.ports.model import Model
 from perdure.stores.faults import Faults
 from perdure.stores.memory import MemoryDisk, MemoryStore
 from perdure.testing.clocks import FakeClock, SeededIds
+from perdure.tools.python import tool
 
 
 class Cast:
@@ -103,3 +107,48 @@ async def to_rest(engine: Engine, session: Session, *, text: str = "go", by: str
             pass
         state = await session.state()
     return state
+
+
+@tool(effect="read")
+def look(thing: str) -> str:
+    """Look at something."""
+    return f"{thing} is there"
+
+
+@tool(ask=True)
+def sign(paper: str) -> str:
+    """Sign a paper, if somebody says so."""
+    return f"{paper} is signed"
+
+
+HELPER = Agent("helper", "scripted:helper", tools=[look])
+LEAD = Agent("lead", "scripted:lead", tools=[subagent(HELPER)])
+SIGNER = Agent("helper", "scripted:helper", tools=[sign])
+
+
+def lead_of(helper: Agent, **more: object) -> Agent:
+    return Agent("lead", "scripted:lead", tools=[subagent(helper, **more)])  # type: ignore[arg-type]
+
+
+async def results(session: Session) -> dict[str, str]:
+    """What the model reads of each call."""
+    items = await session.context()
+    return {i.call_id: i.text for i in items if isinstance(i, ResultItem)}
+
+
+async def until(session: Session, wanted: type, count: int = 1) -> Event:
+    """Follow a session until it has so many events of a type."""
+    seen = 0
+    async for item in session.follow():
+        if isinstance(item, Event) and isinstance(item.payload, wanted):
+            seen += 1
+            if seen == count:
+                return item
+    raise AssertionError("a follower does not end")
+
+
+async def born(engine: Engine, session_id: str) -> Session:
+    """Wait until a session has been made."""
+    while await engine.kit.store.session(session_id) is None:
+        await engine.kit.store.changed(0.05)
+    return await engine.session(session_id)

@@ -7,63 +7,30 @@ import pytest
 
 from perdure.core import events as e
 from perdure.core.agent import EnvironmentSpec, Limits, Rule, Verdict
-from perdure.core.content import ResultItem
-from perdure.core.errors import Conflict, Forbidden, InvalidRequest
+from perdure.core.errors import Forbidden, InvalidRequest
 from perdure.core.events import Event
 from perdure.core.step import status
 from perdure.engine.agent import Agent
 from perdure.engine.runtime import Engine
-from perdure.engine.session import Session
 from perdure.engine.subagents import subagent
 from perdure.ports.tool import ToolContext
-from perdure.stores.memory import MemoryDisk
 from perdure.tools.python import tool
-from tests.trees.family import house, part, says, tasks, to_rest, uses
-
-
-@tool(effect="read")
-def look(thing: str) -> str:
-    """Look at something."""
-    return f"{thing} is there"
-
-
-@tool(ask=True)
-def sign(paper: str) -> str:
-    """Sign a paper, if somebody says so."""
-    return f"{paper} is signed"
-
-
-HELPER = Agent("helper", "scripted:helper", tools=[look])
-LEAD = Agent("lead", "scripted:lead", tools=[subagent(HELPER)])
-SIGNER = Agent("helper", "scripted:helper", tools=[sign])
-
-
-def lead_of(helper: Agent, **more: object) -> Agent:
-    return Agent("lead", "scripted:lead", tools=[subagent(helper, **more)])  # type: ignore[arg-type]
-
-
-async def results(session: Session) -> dict[str, str]:
-    """What the model reads of each call."""
-    items = await session.context()
-    return {i.call_id: i.text for i in items if isinstance(i, ResultItem)}
-
-
-async def until(session: Session, wanted: type, count: int = 1) -> Event:
-    """Follow a session until it has so many events of a type."""
-    seen = 0
-    async for item in session.follow():
-        if isinstance(item, Event) and isinstance(item.payload, wanted):
-            seen += 1
-            if seen == count:
-                return item
-    raise AssertionError("a follower does not end")
-
-
-async def born(engine: Engine, session_id: str) -> Session:
-    """Wait until a session has been made."""
-    while await engine.kit.store.session(session_id) is None:
-        await engine.kit.store.changed(0.05)
-    return await engine.session(session_id)
+from tests.trees.family import (
+    HELPER,
+    LEAD,
+    SIGNER,
+    born,
+    house,
+    lead_of,
+    look,
+    part,
+    results,
+    says,
+    tasks,
+    to_rest,
+    until,
+    uses,
+)
 
 
 async def test_each_call_is_a_session_and_its_last_words_are_the_result() -> None:
@@ -360,63 +327,3 @@ async def test_a_task_that_is_no_text_is_refused() -> None:
         session = await engine.session("s", LEAD)
         await session.send("go")
         assert "E-TOOL-ARGUMENTS" in (await results(session))["t1.1"]
-
-
-async def gone(engine: Engine, session_id: str) -> None:
-    """Let the driver of a session go, as one that is idle does."""
-    task = engine._drivers[session_id][1]
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def test_what_another_process_decides_for_a_child_is_worked_on_by_the_owner() -> None:
-    parts = {
-        "lead": part(tasks("a"), says("{{last_result}}")),
-        "helper": part(uses("sign", paper="lease"), says("{{last_result}}")),
-    }
-    disk = MemoryDisk()
-    async with house(parts, disk, node="a") as one, house(parts, disk, node="b", seed=1) as two:
-        session = await one.session("s", lead_of(SIGNER))
-        await session.send("go")
-        await gone(one, "s.t1.1")
-        await two.register(lead_of(SIGNER))
-        child = await two.session("s.t1.1")
-        await child.allow(next(iter((await child.state()).actions)), by="b")
-        await until(session, e.TurnEnded)
-        assert await results(session) == {"t1.1": "lease is signed"}
-        assert "s.t1.1" in one._drivers and not await two.owns("s.t1.1")
-
-
-async def test_a_child_is_not_driven_by_another_process_than_its_root() -> None:
-    parts = {"lead": part(tasks("a"), says("x")), "helper": part(says("y"), says("z"))}
-    disk = MemoryDisk()
-    async with house(parts, disk, node="a") as one, house(parts, disk, node="b", seed=1) as two:
-        await (await one.session("s", LEAD)).send("go")
-        await gone(one, "s.t1.1")
-        await two.register(LEAD)
-        child = await two.session("s.t1.1")
-        with pytest.raises(Conflict) as caught:
-            await child.send("and more")
-        assert caught.value.code == "E-SUBAGENT-ELSEWHERE"
-        assert (await child.state()).turns == 1
-        async for _ in (await one.session("s.t1.1")).watch():
-            pass
-        assert (await child.state()).turns == 2
-
-
-async def test_a_child_whose_root_nobody_owns_brings_the_whole_tree_back_to_work() -> None:
-    parts = {
-        "lead": part(tasks("a"), says("{{last_result}}")),
-        "helper": part(uses("sign", paper="lease"), says("{{last_result}}")),
-    }
-    disk = MemoryDisk()
-    lead = lead_of(SIGNER)
-    async with house(parts, disk) as one:
-        await (await one.session("s", lead)).send("go")
-    async with house(parts, disk, seed=1) as two:
-        await two.register(lead)
-        child = await two.session("s.t1.1")
-        await child.allow(next(iter((await child.state()).actions)), by="test")
-        session = await two.session("s")
-        await until(session, e.TurnEnded)
-        assert await results(session) == {"t1.1": "lease is signed"}
