@@ -38,6 +38,8 @@ async def call_model(work: Work) -> None:
         return
     while not await _reserved_call(work, transcript):
         await work.ledger.settled()  # others in the tree hold what this call needs
+        if work.stopping:
+            return
     turn = work.state.turn
     if turn is None or turn.model is None:
         return
