@@ -78,7 +78,7 @@ async def _approve(place: Opened, ids: Sequence[str], choice: Choice, *, json: b
         )  # fmt: skip
     for each in waiting:
         _told(screen, each, await _decide(each, choice))
-    _go_on(screen, place, waiting)
+    await _go_on(screen, place, waiting)
     return 0
 
 
@@ -186,14 +186,14 @@ def _told(screen: Screen, each: Open, event: Event) -> None:
     screen.line(word + question(each.asked))
 
 
-def _go_on(screen: Screen, place: Opened, waiting: Sequence[Open]) -> None:
+async def _go_on(screen: Screen, place: Opened, waiting: Sequence[Open]) -> None:
     """See to it that somebody works on the sessions that were decided about."""
     for name in dict.fromkeys(each.state.id for each in waiting):
         state = next(each.state for each in waiting if each.state.id == name)
         try:
-            drive(place, state)
+            top = await drive(place, state)
         except PerdureError as error:
             screen.error(f"  {name} does not go on by itself: {error.message}  {error.hint}")
         else:
             if not screen.json:
-                screen.line(screen.dim(f"    {name} goes on:  perdure show {name}"))
+                screen.line(screen.dim(f"    {top} goes on:  perdure show {top}"))

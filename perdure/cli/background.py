@@ -6,20 +6,32 @@ import msgspec
 
 from perdure.cli.attend import Worker
 from perdure.cli.opened import Opened
+from perdure.cli.places import Ref
 from perdure.cli.resume import ref_of
 from perdure.cli.run import order_of
 from perdure.core.state import State
 
 
-def drive(place: Opened, state: State) -> int:
-    """Start a worker for the session and leave it alone; return its process id.
+async def drive(place: Opened, state: State, *, adopt: bool = False) -> str:
+    """Start a worker for the session and leave it alone; return the session that it drives.
 
-    Raises `NotFound` (E-AGENT-MISSING) where the agent's code is not known.
+    A subagent is driven where the session on top of it is. Raises `NotFound` (E-AGENT-MISSING)
+    where the agent's code is not known.
     """
-    ref = ref_of(place, state)
+    top, ref = await code_of(place, state)
     place.places.prepare()
-    order = order_of(ref, place.project, (), create=False, adopt=False)
-    order = msgspec.structs.replace(order, after=state.seq)
-    worker = Worker(order, Path(ref.directory), place.places.log(state.id))
+    order = order_of(ref, place.project, (), create=False, adopt=adopt)
+    order = msgspec.structs.replace(order, after=top.seq)
+    worker = Worker(order, Path(ref.directory), place.places.log(top.id))
     worker.close(0.0)
-    return worker.process.pid
+    return top.id
+
+
+async def code_of(place: Opened, state: State) -> tuple[State, Ref]:
+    """Return the session on top of this one, and how its agent's code is found.
+
+    Raises `NotFound` (E-AGENT-MISSING).
+    """
+    while state.parent:
+        state = await (await place.runtime.session(state.parent)).state()
+    return state, ref_of(place, state)

@@ -1,7 +1,6 @@
 """What going on from an earlier moment would mean, said before it is done; and the question."""
 
 import json as plain_json
-import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ from perdure.ports.sandbox import Change
 _LABEL: Final = 18
 _FILES_SHOWN: Final = 4
 _CALLS_SHOWN: Final = 8
-_VERDICTS: Final = {
+VERDICTS: Final = {
     "again": ("runs again", "cyan"),
     "ask": ("asked anew", "yellow"),
     "decide": ("you decide", "yellow"),
@@ -108,7 +107,7 @@ def show_cut(screen: Screen, cut: Cut, files: str, model: str = "") -> None:
     _fact(screen, "from the journal", ", ".join(taken) + f"; none of it is done again{free}")
     _fact(screen, "files", files)
     for call in plan.calls:
-        label, style = _VERDICTS[call.verdict]
+        label, style = VERDICTS[call.verdict]
         _fact(screen, label, f"{_call(call)}   {call.why}", style)
     if not plan.calls:
         model = model or cut.state.spec.model
@@ -141,19 +140,10 @@ def is_unsafe(cut: Cut) -> bool:
 
 def agreed(screen: Screen, cut: Cut, question: str, command: str, *, yes: bool) -> int | None:
     """Ask, unless it is agreed already. None: do it; else the status to leave with."""
-    if yes:
-        return None
-    if screen.json:
+    if screen.json and not yes:
         document(screen, {"session": cut.now.id, "done": False, "preflight": planned(cut)})
         return 4
-    if not screen.can_ask():
-        screen.line(f"  Nothing was done yet. To do it:  {command}")
-        return 4
-    screen.write(screen.bold(f"  {question}") + " [y/N] › ")
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
-        return None
-    screen.line("  Nothing was done.")
-    return 0
+    return None if yes else screen.agreed(question, command)
 
 
 def document(screen: Screen, fields: dict[str, Any]) -> None:

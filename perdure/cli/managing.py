@@ -22,6 +22,7 @@ def declare(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command(cls=Verb, rich_help_panel=AGAIN)(fork)
     app.command(cls=Verb, rich_help_panel=AGAIN)(rewind)
+    app.command(cls=Verb, rich_help_panel=AGAIN)(errors)
 
 
 def fork(
@@ -59,3 +60,26 @@ def rewind(
     from perdure.cli.rewind import rewind as verb
 
     return verb(id, to, yes=yes, json=json)
+
+
+def errors(
+    what: Annotated[
+        str, typer.Argument(metavar="[show|redrive]", help="Nothing: the list of all causes.")
+    ] = "",
+    fingerprint: Annotated[
+        str, typer.Argument(metavar="[F]", help="A cause, as the list names it.")
+    ] = "",
+    rate: Annotated[
+        float, typer.Option("--rate", metavar="N", help="With redrive: sessions a second.")
+    ] = 1.0,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="With redrive: with the agents as they are defined now.")
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> int:
+    """Show what went wrong, by cause; resume all who wait for one."""
+    from perdure.cli.errors import Wish
+    from perdure.cli.errors import errors as verb
+
+    return verb(Wish(what, fingerprint, rate, adopt), yes=yes, json=json)

@@ -106,7 +106,7 @@ async def _rewind(place: Opened, cut: Cut) -> State:
         async with asyncio.timeout(PATIENCE_S):
             if state.turn is not None:
                 await session.interrupt(by=whoami())
-                drive(place, state)
+                await drive(place, state)
                 await _turn_over(session, state)
             event = await session.rewind(cut.plan.at, by=whoami())
     except TimeoutError as error:

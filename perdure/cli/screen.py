@@ -38,6 +38,20 @@ class Screen:
         """Whether a person is there to answer a question."""
         return self.tty and sys.stdin.isatty()
 
+    def agreed(self, question: str, command: str) -> int | None:
+        """Ask whether to do it. None: yes; else the status to leave with, nothing being done.
+
+        `command` is what does it where nobody is there to be asked.
+        """
+        if not self.can_ask():
+            self.line(f"  Nothing was done yet. To do it:  {command}")
+            return 4
+        self.write(self.bold(f"  {question}") + " [y/N] › ")
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return None
+        self.line("  Nothing was done.")
+        return 0
+
     def style(self, text: str, *names: str, on: TextIO | None = None) -> str:
         """Return `text` in these colours, if the stream shows any."""
         wanted = self.error_colour if on is sys.stderr else self.colour

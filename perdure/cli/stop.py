@@ -28,7 +28,7 @@ async def _stop(place: Opened, typed: str, *, cancel: bool, json: bool) -> int:
     before = await session.state()
     if cancel and before.turn is not None:
         await session.interrupt(by=whoami())
-        note = _finish_turn(place, before)
+        note = await _finish_turn(place, before)
         state = await _until(session, before, cancel=True)
     elif cancel:
         state, note = before, ""
@@ -46,10 +46,10 @@ async def _stop(place: Opened, typed: str, *, cancel: bool, json: bool) -> int:
     return 0
 
 
-def _finish_turn(place: Opened, state: State) -> str:
+async def _finish_turn(place: Opened, state: State) -> str:
     """Let a worker close the turn where nobody drives the session; say so where none can start."""
     try:
-        drive(place, state)
+        await drive(place, state)
     except PerdureError as error:
         return f"The turn ends when somebody drives the session again ({error.message})"
     return ""
