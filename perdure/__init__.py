@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from perdure.engine.session import Session
     from perdure.engine.subagents import subagent
     from perdure.ports.tool import OutcomeUnknown, ToolContext, ToolOutput
+    from perdure.replaying import replay_session, replay_session_with
     from perdure.tools.python import tool
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _HOMES = (
     ("perdure.engine.session", ("Session",)),
     ("perdure.engine.subagents", ("subagent",)),
     ("perdure.ports.tool", ("OutcomeUnknown", "ToolContext", "ToolOutput")),
+    ("perdure.replaying", ("replay_session", "replay_session_with")),
     ("perdure.tools.python", ("tool",)),
 )
 
@@ -48,6 +50,8 @@ __all__ = [
     "ToolContext",
     "ToolOutput",
     "Verdict",
+    "replay_session",
+    "replay_session_with",
     "subagent",
     "tool",
 ]

@@ -8,12 +8,13 @@ from msgspec.structs import replace
 
 from perdure.core import events as e
 from perdure.core import step as due
-from perdure.core.agent import AgentSpec
+from perdure.core.agent import AgentSpec, ToolSpec
 from perdure.core.errors import ErrorInfo
 from perdure.core.events import Event, Payload
 from perdure.core.inbox import Decide, Late, Post, accept
 from perdure.core.state import State
 from perdure.engine import retry
+from perdure.engine.kin import SOURCE as SUBAGENT
 from perdure.engine.kin import has_subagents
 
 SLACK_US = 1_000_000  # between looking at the clock and the time an event got
@@ -52,8 +53,7 @@ def _with(event: Event, payload: Payload) -> Event:
 
 def _as_worded(agent: AgentSpec, recorded: AgentSpec) -> AgentSpec:
     """Return `agent` in the words of the recorded one: words decide nothing by themselves."""
-    words = {tool.name: tool.description for tool in recorded.tools}
-    tools = tuple(replace(t, description=words.get(t.name, t.description)) for t in agent.tools)
+    tools = tuple(_tool_as_worded(tool, recorded.tool(tool.name)) for tool in agent.tools)
     return replace(
         agent,
         name=recorded.name,
@@ -62,6 +62,15 @@ def _as_worded(agent: AgentSpec, recorded: AgentSpec) -> AgentSpec:
         tools=tools,
         environment=recorded.environment,
     )
+
+
+def _tool_as_worded(tool: ToolSpec, recorded: ToolSpec | None) -> ToolSpec:
+    if recorded is None:
+        return tool
+    both = tool.source.startswith(SUBAGENT) and recorded.source.startswith(SUBAGENT)
+    # What a subagent may do is decided in its own session; here it is a tool by its name.
+    source = recorded.source if both else tool.source
+    return replace(tool, description=recorded.description, source=source)
 
 
 def with_facts(made: Payload, event: Event, before: State, trust: Trust) -> Payload:
