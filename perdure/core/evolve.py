@@ -6,7 +6,7 @@ decided in `step.py`; what an event *means* is decided here.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -21,7 +21,6 @@ from perdure.core.state import (
     ModelCall,
     Phase,
     QueuedInput,
-    Spent,
     State,
     Turn,
 )
@@ -33,15 +32,19 @@ def fold(events: Iterable[Event], start: State | None = None) -> State:
 
     A rewind needs the state it goes back to: that must lie in `events`, not before `start`.
     """
-    state, seen = start or State(), list[Event]()
-    for event in events:
+    state, listed = start or State(), list(events)
+    wanted = {ev.payload.to for ev in listed if isinstance(ev.payload, e.SessionRewound)}
+    bases = {state.seq: state}
+    for event in listed:
         if isinstance(event.payload, e.SessionRewound):
-            to = event.payload.to
-            base = fold((s for s in seen if s.seq <= to), start)
+            base = bases.get(event.payload.to)
+            if base is None:
+                raise _corrupt(event, f"there is no event {event.payload.to} in its past")
             state = rewound(base, state, event)
         else:
             state = evolve(state, event)
-        seen.append(event)
+        if event.seq in wanted:
+            bases[event.seq] = state
     return state
 
 
@@ -188,8 +191,8 @@ def _model_responded(state: State, event: Event, p: e.ModelResponded) -> State:
     turn = _turn(state, event)
     if turn.model is None:
         raise _corrupt(event, "no model call is open")
-    state = replace(state, spent=_settle(state.spent, p))
-    turn = replace(turn, model=None, spent=_settle(turn.spent, p))
+    state = replace(state, spent=state.spent.settled(p.usage))
+    turn = replace(turn, model=None, spent=turn.spent.settled(p.usage))
     if p.status == "ok":
         return _reply(state, turn, event, p)
     # A call that died with its process ("lost") or was interrupted is no fault of the model's.
@@ -224,18 +227,6 @@ def _reply(state: State, turn: Turn, event: Event, p: e.ModelResponded) -> State
     )
 
 
-def _settle(spent: Spent, p: e.ModelResponded) -> Spent:
-    cost = p.usage.cost_micro_usd
-    used = p.usage.input_tokens + p.usage.output_tokens > 0
-    return replace(
-        spent,
-        input_tokens=spent.input_tokens + p.usage.input_tokens,
-        output_tokens=spent.output_tokens + p.usage.output_tokens,
-        micro_usd=spent.micro_usd + (cost or 0),
-        unpriced=spent.unpriced + (used and cost is None),
-    )
-
-
 def _tool_requested(state: State, event: Event, p: e.ToolRequested) -> State:
     call = _call(state, event, p.call_id, Phase.PROPOSED, Phase.READY)
     phase = {
@@ -246,7 +237,7 @@ def _tool_requested(state: State, event: Event, p: e.ToolRequested) -> State:
     call = replace(
         call, phase=phase, effect=p.effect, digest=p.digest, approved="", reason=p.reason
     )
-    return _with_call(state, call)
+    return state.with_call(call)
 
 
 def _tool_started(state: State, event: Event, p: e.ToolStarted) -> State:
@@ -261,7 +252,7 @@ def _tool_started(state: State, event: Event, p: e.ToolStarted) -> State:
         snapshot=p.snapshot,
         approved="",
     )
-    state = _with_call(state, started)
+    state = state.with_call(started)
     if p.attempt > 1:
         return state
     turn = _turn(state, event)
@@ -275,16 +266,12 @@ def _tool_finished(state: State, event: Event, p: e.ToolFinished) -> State:
     if p.status == "unknown":
         if call.phase is not Phase.STARTED:
             raise _corrupt(event, "only a started call can have an unknown outcome")
-        return _with_call(state, replace(call, phase=Phase.UNKNOWN))
+        return state.with_call(replace(call, phase=Phase.UNKNOWN))
     if call.phase not in _MAY_END[p.status]:
         raise _corrupt(event, f"a call that is {call.phase.value} cannot end as {p.status}")
-    state = _with_call(state, replace(call, phase=Phase.FINISHED))
+    state = state.with_call(replace(call, phase=Phase.FINISHED))
     open_actions = {k: a for k, a in state.actions.items() if a.call_id != p.call_id}
     return replace(state, actions=open_actions, recoveries=0)
-
-
-def _tool_late_result(state: State, event: Event, p: e.ToolLateResult) -> State:
-    return state
 
 
 def _action_requested(state: State, event: Event, p: e.ActionRequested) -> State:
@@ -308,7 +295,7 @@ def _action_resolved(state: State, event: Event, p: e.ActionResolved) -> State:
     actions = {k: a for k, a in state.actions.items() if k != p.action_id}
     state = replace(state, actions=actions, recoveries=0)
     call = _call(state, event, action.call_id, Phase.ASKING, Phase.UNKNOWN, Phase.STARTED)
-    return _with_call(state, _decided(call, event, p))
+    return state.with_call(_decided(call, event, p))
 
 
 def _decided(call: CallState, event: Event, p: e.ActionResolved) -> CallState:
@@ -343,7 +330,8 @@ def _environment_opened(state: State, event: Event, p: e.EnvironmentOpened) -> S
 
 
 def _environment_snapshot(state: State, event: Event, p: e.EnvironmentSnapshotted) -> State:
-    return replace(state, snapshot=p.snapshot)
+    first = state.first_snapshot or p.snapshot
+    return replace(state, snapshot=p.snapshot, first_snapshot=first)
 
 
 def _environment_restored(state: State, event: Event, p: e.EnvironmentRestored) -> State:
@@ -377,7 +365,7 @@ _FOLDS: Final[Mapping[type, Callable[[State, Event, Any], State]]] = {
     e.ToolRequested: _tool_requested,
     e.ToolStarted: _tool_started,
     e.ToolFinished: _tool_finished,
-    e.ToolLateResult: _tool_late_result,
+    e.ToolLateResult: _nothing,
     e.ActionRequested: _action_requested,
     e.ActionResolved: _action_resolved,
     e.StateSet: _state_set,
@@ -402,11 +390,6 @@ def _call(state: State, event: Event, call_id: str, *phases: Phase) -> CallState
     if call.phase not in phases:
         raise _corrupt(event, f"call {call_id} is {call.phase.value}")
     return call
-
-
-def _with_call(state: State, call: CallState) -> State:
-    turn = cast(Turn, state.turn)
-    return replace(state, turn=replace(turn, calls={**turn.calls, call.call.id: call}))
 
 
 def _corrupt(event: Event, why: str) -> CorruptJournal:

@@ -87,7 +87,12 @@ def accept(state: State, post: Post, key: str) -> tuple[Payload, ...]:
         case Put(name=name, value=value):
             return (e.StateSet(name, value),)
         case Rewind(to=to):
-            return (e.NoteRecorded(f"Going back to event {to} was refused: a turn is open."),)
+            return (e.NoteRecorded(no_such_past(to)),)
+
+
+def no_such_past(to: int) -> str:
+    """Return the note that refuses a rewind."""
+    return f"Going back to event {to} was refused: it is not in the past, or a turn is open."
 
 
 def _decide(state: State, post: Decide) -> tuple[Payload, ...]:

@@ -12,11 +12,11 @@ import msgspec
 from msgspec.structs import replace
 
 from perdure.core.agent import AgentSpec, Effect, Limits
-from perdure.core.content import ToolCall
+from perdure.core.content import ToolCall, Usage
 from perdure.core.errors import ErrorInfo
 from perdure.core.events import ActionKind, InputKind, TurnStatus
 
-FOLD_VERSION: Final = 2  # raise it when the fold changes: cached states of older ones are dropped
+FOLD_VERSION: Final = 3  # raise it when the fold changes: cached states of older ones are dropped
 
 
 class Phase(StrEnum):
@@ -83,6 +83,18 @@ class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
         """All tokens read and written."""
         return self.input_tokens + self.output_tokens
 
+    def settled(self, usage: Usage) -> "Spent":
+        """Return this with the bill of one model call."""
+        cost = usage.cost_micro_usd
+        used = usage.input_tokens + usage.output_tokens > 0
+        return replace(
+            self,
+            input_tokens=self.input_tokens + usage.input_tokens,
+            output_tokens=self.output_tokens + usage.output_tokens,
+            micro_usd=self.micro_usd + (cost or 0),
+            unpriced=self.unpriced + (used and cost is None),
+        )
+
 
 class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model call that left and has not come back."""
@@ -129,6 +141,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     last_tokens: int = 0  # what the provider counted for the last context, and at which
     last_tokens_seq: int = 0  # seq: the next context is that and what came since
     snapshot: str = ""
+    first_snapshot: str = ""  # the workspace as it was at its beginning
     restore_due: bool = False  # the workspace is not at `snapshot` yet
     generation: int = 0  # forks and rewinds in the past: fresh call ids differ from undone ones
     level: str = ""
@@ -168,3 +181,9 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
         """Calls of this turn that the model has no result for, in the order it wrote them."""
         calls = self.turn.calls.values() if self.turn else ()
         return tuple([c for c in calls if c.phase is not Phase.FINISHED])
+
+    def with_call(self, call: CallState) -> "State":
+        """Return this with `call` in its place in the open turn."""
+        assert self.turn is not None, "a call without a turn"
+        calls = {**self.turn.calls, call.call.id: call}
+        return replace(self, turn=replace(self.turn, calls=calls))

@@ -130,6 +130,8 @@ def status(state: State) -> str:
             return why
         case Ask():
             return "waiting"
+        case RestoreWorkspace():
+            return resting(state) or "running"
         case _:
             return "running"
 

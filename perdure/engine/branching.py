@@ -109,11 +109,13 @@ def again(call: CallState, unsafe: Mapping[str, e.ToolFinished | None]) -> Again
         done = unsafe[name]
         result = f"it ended {done.status} there" if done else "its outcome is not known"
         verdict, why = "decide", f"it was made after this moment, and {result}"
-    elif call.phase in (Phase.ASKING, Phase.PROPOSED):
+    elif call.phase in (Phase.ASKING, Phase.PROPOSED) or (call.approved and not call.attempt):
         verdict, why = "ask", "the permissions decide it anew"
     elif call.phase in (Phase.REFUSED, Phase.RESOLVED):
         verdict, why = "told", "it was decided on"
-    elif call.phase is Phase.UNKNOWN:
+    elif call.phase is Phase.UNKNOWN or (
+        call.effect is Effect.ONCE and call.attempt > 0 and call.phase is Phase.READY
+    ):
         verdict, why = "decide", "its outcome is not known"
     elif call.effect is Effect.ONCE and call.phase is Phase.STARTED:
         verdict, why = "decide", "it was in flight at this moment"

@@ -26,9 +26,9 @@ from perdure.core.errors import (
     Unavailable,
     error_info,
 )
-from perdure.core.inbox import Post, Rewind, accept
+from perdure.core.inbox import Post, Rewind, Say, accept
 from perdure.core.state import State
-from perdure.core.step import next_step
+from perdure.core.step import next_step, resting
 from perdure.core.timeline import left_since
 from perdure.engine.endings import end_turn
 from perdure.engine.hub import Hub
@@ -78,6 +78,7 @@ class Driver:
         self._effect: asyncio.Task[None] | None = None
         self._drain_task: asyncio.Task[None] | None = None
         self._work: Work | None = None
+        self._rewinding = False  # a rewind waits for the end of the turn
         self._retry = (0, 0.0)  # a retry's time by the wall clock, and by the monotonic one
 
     def post_arrived(self) -> None:
@@ -162,6 +163,8 @@ class Driver:
 
     async def _loop(self, work: Work) -> None:
         while True:
+            if self._rewinding and work.state.turn is None:
+                self._mail.set()
             await self._drain(work)
             step = next_step(work.state) if work.state.seq else due.Rest("idle")
             if isinstance(step, due.Rest):
@@ -202,10 +205,9 @@ class Driver:
                 await end_turn(work, "budget", over)
             case due.CallModel(not_before_us=when):
                 await self._model_in_time(work, when)
-            case due.RunTools(calls=calls):
-                await self._effectful(work, run_tools(work, calls))
-            case due.RecoverTools(calls=calls):
-                await self._effectful(work, recover_tools(work, calls))
+            case due.RunTools() | due.RecoverTools():
+                perform = run_tools if isinstance(step, due.RunTools) else recover_tools
+                await self._effectful(work, perform(work, step.calls))
             case due.Ask(until_us=until):
                 await self._ask(work, until)
             case due.Rest():
@@ -287,12 +289,23 @@ class Driver:
                 if isinstance(for_post, str):
                     work.journal.append(e.NoteRecorded(for_post), taken=letter.key)
                     continue
-                if isinstance(for_post, Rewind) and work.state.turn is None:
+                if not isinstance(for_post, Rewind):
+                    await self._take(work, for_post, letter.key, taken=letter.key)
+                elif work.state.turn is not None:
+                    # The letter stays, and what came after it, until the turn is over.
+                    self._rewinding = True
+                    if not _stopped(work.state):
+                        name = f"{letter.key}:{work.state.seq}"
+                        await self._take(work, Say("interrupt", by=for_post.by), name)
+                    return
+                else:
                     await self._rewind(work, for_post, letter.key)
-                    continue
-                await self._relay(work, for_post, letter.key)
-                work.journal.append(*accept(work.state, for_post, letter.key), taken=letter.key)
-                await self._relay(work, for_post, letter.key)
+
+    async def _take(self, work: Work, post: Post, key: str, taken: str = "") -> None:
+        """Write down what a letter means, and pass on what concerns subagents."""
+        await self._relay(work, post, key)
+        work.journal.append(*accept(work.state, post, key), taken=taken)
+        await self._relay(work, post, key)
 
     async def _relay(self, work: Work, post: Post, key: str) -> None:
         if self._trees is not None:
@@ -300,15 +313,16 @@ class Driver:
 
     async def _rewind(self, work: Work, post: Rewind, key: str) -> None:
         """Go back, unless the event is not in the session's own past."""
+        self._rewinding = False
         if not 0 < post.to < work.state.seq or work.state.closed:
-            note = f"There is no event {post.to} to go back to."
-            work.journal.append(e.NoteRecorded(note), taken=key)
+            work.journal.append(*accept(work.state, post, key), taken=key)
             return
+        await work.journal.durable()
         store = self._kit.store
         base, _, _ = await load(store, self._session, post.to)
         later = [event async for event, _ in events_of(store, self._session, post.to, None)]
         unsafe = tuple(left_since(base, later))
-        await work.journal.rewind(e.SessionRewound(post.to, post.by, unsafe), taken=key)
+        work.journal.rewind(e.SessionRewound(post.to, post.by, unsafe), base, taken=key)
 
     @staticmethod
     def _read(body: bytes) -> Post | str:
@@ -336,6 +350,11 @@ class Driver:
             return True
         except TimeoutError:
             return False
+
+
+def _stopped(state: State) -> bool:
+    """Whether an interrupt is already ending the turn that is open."""
+    return state.turn is not None and state.turn.interrupted and not resting(state)
 
 
 def overdue(state: State, now_us: int) -> ErrorInfo | None:

@@ -28,7 +28,10 @@ from perdure.ports.store import Batch, Claim, Letter, Store
 
 T = TypeVar("T")
 
+Marks = dict[int, tuple[State, bytes]]
+
 _PAGE = 1000
+_MARK_EVERY = 64
 
 
 class Cached(msgspec.Struct, frozen=True):
@@ -62,9 +65,11 @@ async def events_of(
             return
 
 
-async def load(store: Store, session: str, at: int | None = None) -> tuple[State, bytes, int]:
+async def load(
+    store: Store, session: str, at: int | None = None, marks: Marks | None = None
+) -> tuple[State, bytes, int]:
     """Return the state of `session` at event `at` (default: its last), the hash of that event,
-    and the seq that was cached.
+    and the seq that was cached. `marks` are states that were met on the way.
     """
     state, hash_, cached = State(), records.GENESIS, 0
     found = await store.load_state(session)
@@ -72,10 +77,24 @@ async def load(store: Store, session: str, at: int | None = None) -> tuple[State
         kept = _usable(found[1])
         if kept is not None and (at is None or kept.seq <= at):
             state, hash_, cached = kept.state, kept.hash, kept.seq
+    marks = {} if marks is None else marks
+    nearest = max((seq for seq in marks if at is None or seq <= at), default=0)
+    if nearest > state.seq:
+        state, hash_ = marks[nearest]
+    if at == state.seq:
+        return state, hash_, cached
     async for event, link in events_of(store, session, state.seq, hash_):
-        if at is not None and event.seq > at:
+        if isinstance(event.payload, SessionRewound):
+            # The nearest mark is not before the last rewind, so that nested ones cost no more.
+            base, _, _ = await load(store, session, event.payload.to, marks)
+            state, hash_ = rewound(base, state, event), link
+            marks[event.seq] = (state, hash_)
+        else:
+            state, hash_ = evolve(state, event), link
+        if event.seq % _MARK_EVERY == 0:
+            marks[event.seq] = (state, hash_)
+        if event.seq == at:
             break
-        state, hash_ = await follow(store, session, state, event), link
     return state, hash_, cached
 
 
@@ -147,10 +166,10 @@ class Journal:
         self.noted(self.state)
         self._hand_over(taken)
 
-    async def rewind(self, payload: SessionRewound, *, taken: str) -> None:
-        """Append a rewind: the state becomes that of event `payload.to`, all of it durable."""
-        await self.durable()
-        base, _, _ = await load(self._kit.store, self.claim.session, payload.to)
+    def rewind(self, payload: SessionRewound, base: State, *, taken: str) -> None:
+        """Append a rewind to event `payload.to`, the state at which was `base`."""
+        if self.failure is not None:
+            raise self.failure
         event = self._event(payload)
         self.state = rewound(base, self.state, event)
         self._transcript = None

@@ -11,7 +11,7 @@ from perdure.core.codec import encode
 from perdure.core.content import Usage, UserItem
 from perdure.core.context import Transcript
 from perdure.core.errors import ErrorInfo, PerdureError, error_info
-from perdure.core.state import ModelCall
+from perdure.core.state import ModelCall, State
 from perdure.engine import retry
 from perdure.engine.endings import end_turn
 from perdure.engine.work import Work
@@ -97,10 +97,15 @@ def _request(work: Work, name: str, max_output_tokens: int) -> ModelRequest:
         items=tuple(work.journal.items()),
         tools=spec.tools,
         max_output_tokens=max_output_tokens,
-        call_prefix=f"t{turn.number}.",
+        call_prefix=call_prefix(work.state, turn.number),
         first_call=turn.next_call,
         attempt=turn.failures + 1,
     )
+
+
+def call_prefix(state: State, turn: int) -> str:
+    """Return what the ids of this turn's calls begin with: no id that was undone comes again."""
+    return f"t{turn}g{state.generation}." if state.generation else f"t{turn}."
 
 
 async def _stream(work: Work, model: Model, request: ModelRequest) -> None:

@@ -15,7 +15,7 @@ from perdure.core.content import Content, ContextItem, Part, as_content
 from perdure.core.context import Transcript
 from perdure.core.errors import Conflict, InvalidRequest, NotFound
 from perdure.core.events import Event
-from perdure.core.inbox import Decide, Post, Put, Rewind, Say, Update
+from perdure.core.inbox import Decide, Post, Put, Rewind, Say, Update, no_such_past
 from perdure.core.journal import GENESIS
 from perdure.core.policy import approval_digest
 from perdure.core.state import State
@@ -142,18 +142,19 @@ class Session:
         """
         await self.state(to)
         state = await self.state()
-        if state.turn is not None:
-            await self.interrupt(by=by)
-            async for item in self._follow(state.seq):
-                if isinstance(item, Event) and isinstance(item.payload, e.TurnEnded):
-                    state = await self.state(item.seq)
-                    break
+        if state.closed:
+            raise Conflict("E-SESSION-CLOSED", f"{self.id} is closed; its journal stays readable.")
         await self.post(Rewind(to, by))
         async for item in self._follow(state.seq):
-            if isinstance(item, Event) and isinstance(item.payload, e.SessionRewound):
-                return item
-            if isinstance(item, Event) and isinstance(item.payload, e.NoteRecorded):
-                raise InvalidRequest("E-REWIND", item.payload.text)
+            if not isinstance(item, Event):
+                continue
+            match item.payload:
+                case e.SessionRewound(to=went) if went == to:
+                    return item
+                case e.NoteRecorded(text=text) if text == no_such_past(to):
+                    raise InvalidRequest("E-REWIND", text)
+                case _:
+                    pass
         raise AssertionError("a follower ends only by an error")
 
     async def preflight(self, at: int) -> branching.Preflight:

@@ -144,14 +144,9 @@ class CallContext:
     session_id: str
     call_id: str
     attempt: int
+    idempotency_key: str
     _work: Work
     _sandbox: Sandbox | None
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same on every attempt, never used for another call."""
-        name = f"{self.session_id}\0{self.call_id}".encode()
-        return hashlib.sha256(name).hexdigest()[:32]
 
     @property
     def sandbox(self) -> Sandbox:
@@ -197,7 +192,17 @@ def _seen(posted: "asyncio.Future[None]") -> None:
 
 def context_of(work: Work, call: CallState, attempt: int, sandbox: Sandbox | None) -> CallContext:
     """Return the context of an attempt of `call`."""
-    return CallContext(work.state.id, call.call.id, attempt, work, sandbox)
+    return CallContext(
+        work.state.id, call.call.id, attempt, key_of(work.state.id, call), work, sandbox
+    )
+
+
+def key_of(session: str, call: CallState) -> str:
+    """Return the idempotency key: the same on every attempt, and in every fork that took the
+    open call over; never used for another call, nor for other arguments that a person put in.
+    """
+    name = f"{call.session or session}\0{call.call.id}\0{call.call.arguments}"
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _lost(error: PerdureError) -> ErrorInfo:

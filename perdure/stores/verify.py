@@ -17,6 +17,7 @@ from perdure.core.timeline import rewound
 from perdure.ports.store import SessionRow, Store
 
 _PAGE: Final = 200
+_MARK_EVERY: Final = 64
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -70,13 +71,13 @@ async def _below(store: Store) -> list[Finding]:
 
 
 async def _walk(store: Store, row: SessionRow) -> None:
-    state, end = State(), GENESIS
+    state, end, marks = State(), GENESIS, dict[int, State]()
     while page := await _page(store, row.id, state.seq):
         for record in page:
             try:
                 check(record, end, state.seq + 1)
                 event = await _event(store, record)
-                state, end = await _follow(store, row.id, state, event), record.hash
+                state, end = await _follow(store, row.id, state, event, marks), record.hash
                 await _look_for_blobs(store, event)
             except CorruptJournal as error:
                 raise _Bad(record.seq, error) from error
@@ -85,18 +86,28 @@ async def _walk(store: Store, row: SessionRow) -> None:
         raise _Bad(state.seq + 1, CorruptJournal("E-JOURNAL-HEAD", message))
 
 
-async def _follow(store: Store, session: str, state: State, event: Event) -> State:
-    if not isinstance(event.payload, SessionRewound):
-        return evolve(state, event)
-    return rewound(await _state_at(store, session, event.payload.to), state, event)
+async def _follow(
+    store: Store, session: str, state: State, event: Event, marks: dict[int, State]
+) -> State:
+    if isinstance(event.payload, SessionRewound):
+        state = rewound(await _state_at(store, session, event.payload.to, marks), state, event)
+        marks[event.seq] = state
+    else:
+        state = evolve(state, event)
+    if event.seq % _MARK_EVERY == 0:
+        marks[event.seq] = state
+    return state
 
 
-async def _state_at(store: Store, session: str, seq: int) -> State:
-    """Fold from the beginning: a cached state is no witness for what it was made from."""
-    state = State()
+async def _state_at(store: Store, session: str, seq: int, marks: dict[int, State]) -> State:
+    """Fold from what this walk has made itself: a cached state is no witness for its events.
+
+    The nearest mark is not before the last rewind, so that nested ones cost no more than others.
+    """
+    state = marks.get(max((mark for mark in marks if mark <= seq), default=0), State())
     while state.seq < seq and (page := await _page(store, session, state.seq)):
         for record in page[: seq - state.seq]:
-            state = await _follow(store, session, state, await _event(store, record))
+            state = await _follow(store, session, state, await _event(store, record), marks)
     return state
 
 
