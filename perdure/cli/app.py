@@ -207,10 +207,17 @@ def list_(
 @app.command(cls=Verb, rich_help_panel=LOOK)
 def show(
     id: Annotated[str, typer.Argument(metavar="ID[:SEQ]", help="A session, or one of its events.")],
+    other: Annotated[
+        str, typer.Argument(metavar="[ID[:SEQ]]", help="With --compare: the other one.")
+    ] = "",
     context: Annotated[bool, typer.Option("--context", help="What the model reads.")] = False,
     state: Annotated[bool, typer.Option("--state", help="What the events fold to.")] = False,
     diff: Annotated[
         bool, typer.Option("--diff", help="What the agent changed in its workspace.")
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Two sessions side by side: a fork and its origin."),
     ] = False,
     events: Annotated[bool, typer.Option("--events", help="The journal, event by event.")] = False,
     apply: Annotated[
@@ -226,6 +233,10 @@ def show(
     from perdure.cli.show import View
     from perdure.cli.show import show as verb
 
+    if other or compare:
+        from perdure.cli.beside import beside
+
+        return beside(id, other, compare=compare or diff, json=json)
     view = View(context=context, state=state, diff=diff, events=events, json=json)
     if apply:
         from perdure.cli.bring import apply as bring_back

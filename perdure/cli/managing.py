@@ -9,7 +9,7 @@ import typer
 
 from perdure.cli.help import Verb
 
-AGAIN = "Again"
+AGAIN, CARRY = "Again", "Carry"
 
 Id = Annotated[
     str, typer.Argument(metavar="ID", help="A session: its id, its beginning, or @last.")
@@ -22,7 +22,10 @@ def declare(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command(cls=Verb, rich_help_panel=AGAIN)(fork)
     app.command(cls=Verb, rich_help_panel=AGAIN)(rewind)
+    app.command(cls=Verb, rich_help_panel=AGAIN)(replay)
     app.command(cls=Verb, rich_help_panel=AGAIN)(errors)
+    app.command(cls=Verb, rich_help_panel=CARRY)(export)
+    app.command("import", cls=Verb, rich_help_panel=CARRY)(import_)
 
 
 def fork(
@@ -83,3 +86,49 @@ def errors(
     from perdure.cli.errors import errors as verb
 
     return verb(Wish(what, fingerprint, rate, adopt), yes=yes, json=json)
+
+
+def replay(
+    id: Annotated[str, typer.Argument(metavar="ID[:SEQ]", help="A session, or its beginning.")],
+    model: Annotated[
+        str, typer.Option("--model", metavar="PROVIDER:MODEL", help="Call this model instead.")
+    ] = "",
+    instructions: Annotated[
+        str, typer.Option("--instructions", metavar="FILE", help="Call it with these instructions.")
+    ] = "",
+    stub: Annotated[
+        bool, typer.Option("--stub", help="Go on past calls that were never recorded.")
+    ] = False,
+    save_test: Annotated[
+        str, typer.Option("--save-test", metavar="FILE.py", help="Keep the session as a test.")
+    ] = "",
+    agent: Annotated[
+        str, typer.Option("--agent", metavar="MODULE:NAME", help="With --save-test: the agent.")
+    ] = "",
+    json: Json = False,
+) -> int:
+    """Go through a session again: free, or with another model."""
+    from perdure.cli.replay import Wish
+    from perdure.cli.replay import replay as verb
+
+    return verb(id, Wish(model, instructions, stub, save_test, agent), json=json)
+
+
+def export(id: Id) -> int:
+    """Write a session's journal to standard output, a line an event."""
+    from perdure.cli.carry import export as verb
+
+    return verb(id)
+
+
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What export wrote; - for stdin.")],
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="The session's id here; default: its own.")
+    ] = "",
+    json: Json = False,
+) -> int:
+    """Store the journal of an exported session."""
+    from perdure.cli.carry import import_ as verb
+
+    return verb(file, name, json=json)
