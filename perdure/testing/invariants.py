@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from perdure.core import events as e
@@ -17,7 +17,7 @@ from perdure.core.policy import approval_digest
 from perdure.core.state import State
 from perdure.core.step import next_step
 from perdure.testing.sim_sandbox import apply
-from perdure.testing.sim_tools import script_of, spec_of
+from perdure.testing.sim_tools import AgentPlan, script_of, spec_of
 from perdure.testing.world import World
 
 
@@ -29,6 +29,9 @@ class Run(Protocol):
 
     @property
     def sessions(self) -> Sequence[str]: ...
+
+    @property
+    def plans(self) -> Mapping[str, AgentPlan]: ...
 
     def state(self, session: str) -> State: ...
 
@@ -147,15 +150,40 @@ def keys(run: Run, session: str, events: list[Event]) -> Iterator[str]:
 
 def poison(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """A call that kills its owners is tried a few times and then left to a person."""
-    words = sum(isinstance(ev.payload, _WORDS) for ev in events)
     for (name, call_id), entered in run.world.entered.items():
-        if name == session and len(entered) > TRIES * (1 + words):
-            yield f"{call_id} was tried {len(entered)} times"
-    dead = 0
+        # A read does not wait for the disk, so its count says less than there was.
+        waits = [x for x in entered if spec_of(x.tool).effect is not Effect.READ]
+        tried = Counter(each.progress for each in waits if name == session)
+        if tried and max(tried.values()) > TRIES:
+            yield f"{call_id} was tried {max(tried.values())} times in vain"
+
+
+def owned(run: Run, session: str, events: list[Event]) -> Iterator[str]:
+    """Once a new owner has written, an old one never does again."""
+    newest = 0
     for event in events:
-        dead = dead + 1 if isinstance(event.payload, e.SessionRecovered) else 0
-        if dead > TRIES:
-            yield f"event {event.seq}: owner number {dead} in a row"
+        if isinstance(event.payload, e.SessionRecovered | e.ToolStarted):
+            if event.payload.epoch < newest:
+                yield f"event {event.seq}: epoch {event.payload.epoch} after {newest}"
+            newest = max(newest, event.payload.epoch)
+
+
+def patient(run: Run, session: str, events: list[Event]) -> Iterator[str]:
+    """A model call is tried as often as the agent says, and no more."""
+    attempts = run.plans[session].retry.attempts
+    for event in events:
+        if isinstance(event.payload, e.ModelRequested) and event.payload.attempt > attempts:
+            yield f"event {event.seq}: attempt {event.payload.attempt} of {attempts}"
+
+
+def decided(run: Run, session: str, events: list[Event]) -> Iterator[str]:
+    """Nobody decides in a person's name."""
+    for event in events:
+        p = event.payload
+        if not isinstance(p, e.ActionResolved) or p.by == "late result":
+            continue
+        if (session, p.action_id, p.decision) not in run.world.decided:
+            yield f"event {event.seq}: {p.decision} of {p.action_id} was nobody's decision"
 
 
 def obedient(run: Run, session: str, events: list[Event]) -> Iterator[str]:
@@ -194,7 +222,10 @@ def permitted(run: Run, session: str, events: list[Event]) -> Iterator[str]:
                 yield f"{call_id} attempt {entered.attempt} ran without permission"
             elif permit != digest:
                 yield f"{call_id} attempt {entered.attempt} ran with other arguments than allowed"
-            if spec.deny and json.loads(entered.arguments)["n"] == 9:
+            number = json.loads(entered.arguments)["n"]
+            if spec.ask and number >= int(spec.ask.removeprefix("n >= ")) and not call.allowed:
+                yield f"{call_id} ran and nobody was asked"
+            if spec.deny and number == 9:
                 yield f"{call_id} ran although a rule forbids it"
 
 
@@ -242,6 +273,7 @@ class _Call:
         self.code = ""
         self.text = ""
         self.vouched = False
+        self.allowed = False
         self.last_arguments = ""
         self.last_started = 0
         self._arguments = call.arguments
@@ -253,6 +285,7 @@ class _Call:
 
     def resolved(self, p: e.ActionResolved) -> None:
         if p.decision == "allow":
+            self.allowed = True
             self._permit = p.digest
             self._arguments = p.arguments or self._arguments
         self.vouched = p.decision in ("done", "failed")
@@ -308,7 +341,6 @@ def _lasting_steps(call_id: str, call: _Call) -> list[list[str]]:
 
 
 TRIES: Final = 4  # one owner and three that recover
-_WORDS: Final = (e.ToolFinished, e.ModelResponded, e.ActionResolved, e.InputAccepted)
 CHECKS: Final[dict[str, Check]] = {
     "chain": chain,
     "prefixes": prefixes,
@@ -317,6 +349,9 @@ CHECKS: Final[dict[str, Check]] = {
     "once": once,
     "keys": keys,
     "poison": poison,
+    "ownership": owned,
+    "retries": patient,
+    "decisions": decided,
     "obedience": obedient,
     "honesty": honest,
     "permission": permitted,

@@ -64,6 +64,8 @@ class SimSandbox:
                 await self._point("sandbox.step")
                 if step[0] == "pause":
                     await asyncio.sleep(step[1])
+                if step[0] == "poison":
+                    await self._point("poison")
                 self._check()
                 apply(self._content, step)
             await self._point("sandbox.ran")
