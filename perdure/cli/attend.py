@@ -105,6 +105,10 @@ class Listener:
         """Nothing is due. Return True to go on looking, False to leave."""
         return False
 
+    def accepted(self) -> bool:
+        """All that was said is durably in the inbox. Return True to leave the agent to it."""
+        return False
+
     def typed(self, line: str) -> bool:
         """A line came from the keyboard, or "" at its end. Return True to leave."""
         return False
@@ -218,8 +222,12 @@ class Attendant:
         elif item.ready is not None:
             self._created, self._after = True, item.ready.after
             self._listener.ready(item)
+            if not self._unheard and self._listener.accepted():
+                return Ending("detached")
         elif item.posted:
             self._unheard.pop(item.posted, None)
+            if not self._unheard and self._listener.accepted():
+                return Ending("detached")
         elif item.error is not None:
             return Ending("trouble", None, item.error)
         elif item.still is not None:

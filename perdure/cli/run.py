@@ -76,8 +76,8 @@ def finish(screen: Screen, session: str, ending: Ending, onlooker: Onlooker) -> 
     status = 130
     if ending.why == "still":
         status = status_of_session(ending.still)
-        if onlooker.manner.detach:
-            status = 0
+    elif ending.why == "detached" and onlooker.manner.detach:
+        status = 0
     if screen.json:
         word = ending.still.status if ending.still else ending.why
         screen.line(plain_json.dumps({"session": session, "status": word, "exit": status}))
