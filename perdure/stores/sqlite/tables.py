@@ -1,8 +1,9 @@
 """What a write does to the tables. Runs inside the transaction of a group."""
 
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import apsw
 
@@ -12,6 +13,8 @@ from perdure.ports.store import Batch, Claim
 from perdure.stores import refusals
 from perdure.stores.sqlite.nodes import Node
 from perdure.stores.sqlite.statements import Statements
+
+_TOGETHER: Final = 32  # as many rows as insert_events.sql has
 
 
 class Session(NamedTuple):
@@ -52,8 +55,13 @@ class Tables:
 
     def flush(self) -> None:
         """Insert the events of all batches at once."""
-        if self._events:
-            self.connection.executemany(self.sql.insert_event, self._events)
+        rows = self._events
+        together = len(rows) - len(rows) % _TOGETHER
+        for start in range(0, together, _TOGETHER):
+            values = tuple(chain.from_iterable(rows[start : start + _TOGETHER]))
+            self.connection.execute(self.sql.insert_events, values)
+        if rest := rows[together:]:
+            self.connection.executemany(self.sql.insert_event, rest)
 
     def find(self, session: str) -> Session | None:
         """Look a session up by its name."""
