@@ -5,6 +5,9 @@ middle of a call take the same road; only that the dead one left calls open, and
 that nobody is working on is always met with RECOVER, never simply run.
 """
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
 
 from perdure.core.errors import ErrorInfo, error_info
@@ -161,10 +164,19 @@ def _reply_due(state: State, turn: Turn) -> Step:
     return CallModel(turn.retry_at_us)
 
 
+_LIMIT_CODES: Final[Mapping[str, str]] = {
+    "steps": "E-LIMIT-STEPS",
+    "tool_calls": "E-LIMIT-TOOL_CALLS",
+    "wall_s": "E-LIMIT-WALL_S",
+    "tokens": "E-LIMIT-TOKENS",
+    "usd": "E-LIMIT-USD",
+}
+
+
 def limit_reached(which: str, what: str) -> ErrorInfo:
     """Return the error that a turn ends with when a limit stops it."""
     return error_info(
-        f"E-LIMIT-{which.upper()}",
+        _LIMIT_CODES[which],
         "budget",
         f"The limit of {what} is reached. Nothing was lost; the last result is in the journal.",
         hint=f"perdure resume ID    (raise it with --limit {which}=N)",
