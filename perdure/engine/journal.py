@@ -180,6 +180,8 @@ class Journal:
             async for event, hash_ in events_of(
                 self._kit.store, self.claim.session, transcript.seq, previous
             ):
+                if event.seq > self._durable_seq:
+                    break  # ours, not acknowledged yet; or a new owner's, and not our history
                 transcript.apply(event)
                 previous = hash_
         for event in self._undurable:
