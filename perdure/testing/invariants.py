@@ -205,7 +205,7 @@ def honest(run: Run, session: str, events: list[Event]) -> Iterator[str]:
         failed = call.status == "error" and call.code != "E-SIM-RAISED" and not call.vouched
         if done and call.effect is Effect.ONCE and failed:
             yield f"{call_id} happened, and is reported as failed: {call.code}"
-        if done and call.status == "cancelled" and "no effect" in call.text:
+        if done and call.effect is not Effect.READ and "no effect" in call.text:
             yield f"{call_id} happened, and is reported to have had no effect"
 
 

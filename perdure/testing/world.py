@@ -171,7 +171,7 @@ def _is_progress(payload: e.Payload) -> bool:
         case e.ModelResponded(status=status) | e.ToolFinished(status=status):
             return status not in ("lost", "unknown")
         case e.InputAccepted(kind=kind):
-            return kind == "resume"
+            return kind in ("resume", "message")  # a person's word that it shall go on
         case _:
             return isinstance(payload, e.ActionResolved)
 
