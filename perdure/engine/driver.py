@@ -6,6 +6,7 @@ the journal of a dead one does exactly the same.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
@@ -146,10 +147,16 @@ class Driver:
             except PerdureError as error:
                 if work.journal.failure is not None:
                     raise
-                work.journal.append(e.SessionParked(_parked_by(error)))
+                await self._park(work, _parked_by(error))
             except Exception as error:  # noqa: BLE001  # one session, parked, and the rest go on
                 _LOG.exception("session.failed session=%s", self._session)
-                work.journal.append(e.SessionParked(_our_fault(error)))
+                await self._park(work, _our_fault(error))
+
+    async def _park(self, work: Work, error: ErrorInfo) -> None:
+        """Park, and let the sandbox go: whoever resumes begins with one that may be whole again."""
+        work.journal.append(e.SessionParked(error))
+        with contextlib.suppress(PerdureError):
+            await work.place.close()
 
     async def _perform(self, work: Work, step: due.Step) -> None:
         over = overdue(work.state, self._kit.clock.now_us())
