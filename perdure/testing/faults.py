@@ -134,6 +134,7 @@ class Injector:
             return False
         self._kills_left -= 1
         self._world.kills += 1
+        self._world.killed.add(process.name)
         self._world.note(f"** {process.name} dies at {point}")
         process.kill()
         return True

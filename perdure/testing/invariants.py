@@ -18,7 +18,7 @@ from perdure.core.state import State
 from perdure.core.step import next_step
 from perdure.testing.sim_sandbox import apply
 from perdure.testing.sim_tools import AgentPlan, script_of, spec_of
-from perdure.testing.world import World
+from perdure.testing.world import Entered, World
 
 
 class Run(Protocol):
@@ -121,15 +121,14 @@ def once(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     calls = _calls(events)
     for call_id, call in calls.items():
         entered = run.world.entered.get((session, call_id), [])
+        left = [x for x in entered if spec_of(x.tool).effect is Effect.ONCE]
         if call.effect is Effect.ONCE:
             allowed = 1 + call.reruns + run.world.denied_probes[session, call_id]
-            if len(entered) > allowed:
-                yield f"{call_id} ({call.tool}) left {len(entered)} times, decided {allowed}"
+            if len(left) > allowed:
+                yield f"{call_id} ({call.tool}) left {len(left)} times, decided {allowed}"
         if len({each.key for each in entered}) > 1:
             yield f"{call_id} had several idempotency keys"
-        attempts = [
-            each.attempt for each in entered if spec_of(each.tool).effect is not Effect.READ
-        ]
+        attempts = [each.attempt for each in entered if _waits(each)]
         if len(set(attempts)) != len(attempts):
             yield f"{call_id} was entered twice as the same attempt: {attempts}"
 
@@ -151,9 +150,12 @@ def keys(run: Run, session: str, events: list[Event]) -> Iterator[str]:
 def poison(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """A call that kills its owners is tried a few times and then left to a person."""
     for (name, call_id), entered in run.world.entered.items():
-        # A read does not wait for the disk, so its count says less than there was.
-        waits = [x for x in entered if spec_of(x.tool).effect is not Effect.READ]
-        tried = Counter(each.progress for each in waits if name == session)
+        tried = Counter(
+            each.progress
+            for each in entered
+            # A read does not wait for the disk, so its count says less than there was.
+            if name == session and each.process in run.world.killed and _waits(each)
+        )
         if tried and max(tried.values()) > TRIES:
             yield f"{call_id} was tried {max(tried.values())} times in vain"
 
@@ -259,6 +261,11 @@ def transcript(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     for text, count in said.items():
         if count > 1:
             yield f"{text!r} is {count} times in the transcript"
+
+
+def _waits(entered: Entered) -> bool:
+    """Whether the call could leave only when that was on disk."""
+    return spec_of(entered.tool).effect is not Effect.READ
 
 
 class _Call:
