@@ -244,3 +244,10 @@ def test_a_model_with_a_price_gets_the_projects_budget(shell: Shell) -> None:
     assert state["agent"]["limits"]["usd"] == 0.5
     free = shell.perdure("run", "agent.py", "x", "--model", "anthropic:claude-opus-5-5")
     assert "cost unknown: no price in perdure.toml" in free.out
+
+
+def test_verbose_shows_tracebacks_and_what_was_printed(shell: Shell) -> None:
+    shell.write("agent.py", "from perdure import Agent\n\nprint('loading')\nhelper = Agnet('x')\n")
+    done = shell.perdure("run", "agent.py", "x", "-v")
+    assert done.status == 2 and "Traceback" in done.err and "loading" in done.err
+    assert "Traceback" in shell.perdure("-v", "show", "x").err
