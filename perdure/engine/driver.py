@@ -94,11 +94,12 @@ class Driver:
         work = Work(self._kit, self._hub, journal, place, self._tools, self._wake)
         self._work = work
         try:
+            # A clerk counts a dead owner too: after it the session looks as if left in order.
+            await self._recover(work, clean=claim.clean)
             if self._kit.clerk:
                 await self._drain(work)
                 await journal.durable()
                 return
-            await self._recover(work, clean=claim.clean)
             await self._loop(work)
         finally:
             self._work = None

@@ -20,7 +20,7 @@ from perdure.core.events import Event, Payload, TurnStarted
 from perdure.core.evolve import evolve
 from perdure.core.state import FOLD_VERSION, State
 from perdure.engine.kit import Kit
-from perdure.engine.summary import row_of
+from perdure.engine.summary import row_of, telling
 from perdure.ports.blobs import Blobs
 from perdure.ports.store import Batch, Claim, Letter, Store
 
@@ -238,7 +238,7 @@ class Journal:
             self._durable_seq,
             [written.record for _, written in waiting],
             taken,
-            row_of(self.state, waiting[-1][0] if waiting else None),
+            row_of(self.state, telling([event for event, _ in waiting])),
         )
         for _, written in waiting:
             if written.blob is not None:
