@@ -136,5 +136,4 @@ def _tool_digest(name: str, description: str, schema: bytes, effect: Effect, sou
 
 def _schemas(spec: AgentSpec) -> dict[str, object]:
     """Replace the tools by their digests, so that a schema's key order does not count."""
-    plain = [[t.digest, t.ask, t.deny, t.environment, t.mutates, t.timeout_s] for t in spec.tools]
-    return {"tools": plain}
+    return {"tools": [tool.terms for tool in spec.tools]}
