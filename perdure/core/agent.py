@@ -54,6 +54,12 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
         schema = bytes(self.input_schema)
         return _tool_digest(self.name, self.description, schema, self.effect, self.source)
 
+    @property
+    def terms(self) -> list[object]:
+        """All that a session is pinned to: what it is, what it asks, where and how long it runs."""
+        where = [self.environment, self.mutates, self.timeout_s]
+        return [self.digest, self.ask, self.deny, *where]
+
 
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
     """A permission: `tool` is a glob over tool names, `when` a condition on the arguments."""
