@@ -146,6 +146,7 @@ class Injector:
         if moment == "after":
             if self._lost_left and self._dice.random() < self.plan.lost_answer:
                 self._lost_left -= 1
+                self._world.in_doubt += 1
                 self._world.note(f"** {process.name}: the answer of a commit is lost")
                 raise Unavailable("E-SIM-IN-DOUBT", "Nobody can tell.")
             return

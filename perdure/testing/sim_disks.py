@@ -66,6 +66,17 @@ class InMemory:
         journal.owner.alive = False
         return name
 
+    def put(self, session: str, record: Record) -> None:
+        """Add a record behind everybody's back."""
+        self._disk.journals[session].records.append(record)
+
+    def flip(self, session: str, seq: int) -> None:
+        """Damage one stored event by one bit, as a disk does in the course of years."""
+        records = self._disk.journals[session].records
+        data = bytearray(records[seq - 1].data)
+        data[len(data) // 2] ^= 1
+        records[seq - 1] = records[seq - 1]._replace(data=bytes(data))
+
     def close(self) -> None:
         """Nothing to let go."""
 

@@ -77,6 +77,7 @@ class World:
     violations: list[str] = field(default_factory=list)
     story: list[tuple[float, str]] = field(default_factory=list)
     kills: int = 0
+    in_doubt: int = 0
     killed: set[str] = field(default_factory=set)
     disk: Records | None = None
     fatal: Callable[[Owner, str], bool] = lambda _owner, _point: False
