@@ -2,6 +2,7 @@
 of it past all of them. One in memory, and one that is real SQL run on the simulated loop.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,6 +109,14 @@ class OnSqlite:
         if not self._path.exists():
             return []
         return self._observer().events(session, after, _ALL)
+
+    def copy(self, to: Path) -> None:
+        """Copy the database as it is, as a backup of a living one does."""
+        shutil.copytree(self._path.parent, to)
+
+    def put_back(self, copy: Path) -> None:
+        """Begin with a copy."""
+        shutil.copytree(copy, self._path.parent, dirs_exist_ok=True)
 
     def expire(self, session: str) -> str:
         """SQLite has no leases: whoever lives owns."""
