@@ -1,102 +1,166 @@
-"""Stores and sandboxes that are wrong on purpose. None of them is for use."""
+"""Stores that are wrong on purpose, each in one way: a contract suite must notice every one."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Mapping
+from typing import Final
 
-from perdure.core.agent import EnvironmentSpec
 from perdure.core.journal import Record
-from perdure.ports.sandbox import Rollback, Sandbox
-from perdure.ports.store import Batch, Letter, Store
-from perdure.stores.faults import Faults
+from perdure.ports.store import Batch, Claim, Letter
+from perdure.stores import refusals
 from perdure.stores.memory import Journal, MemoryStore
-from perdure.testing.sim_disks import InMemory, Opened
-from perdure.testing.sim_sandbox import SimEnvironments, SimSandbox
-from perdure.testing.sim_store import StoreProxy
 
 
-class AcknowledgesEarly(StoreProxy):
-    """Says yes to a letter before it is on disk."""
+class AcknowledgesBeforeCommit(MemoryStore):
+    """Says that it is durable when it is only on its way."""
 
-    def __init__(self, inner: Store) -> None:
-        super().__init__(inner)
-        self._later: list[asyncio.Future[bool]] = []
-
-    async def post(self, session: str, key: str, body: bytes) -> bool:
-        """Answer at once, write later."""
-        self._later.append(asyncio.ensure_future(self._inner.post(session, key, body)))
-        return True
+    def append(self, batch: Batch) -> asyncio.Future[None]:
+        super().append(batch)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
 
-class LosesLetters(StoreProxy):
-    """Empties the inbox with the first letter that was taken from it."""
-
-    def __init__(self, inner: Store) -> None:
-        super().__init__(inner)
-        self._shown: dict[str, list[str]] = {}
-
-    async def inbox(self, session: str) -> list[Letter]:
-        """Remember what was shown; hand out only the first."""
-        letters = await super().inbox(session)
-        self._shown[session] = [letter.key for letter in letters]
-        return letters[:1]
-
-    def append(self, batch: Batch) -> Awaitable[None]:
-        """Take all that was shown."""
-        taken = self._shown.pop(batch.session, []) if batch.taken else []
-        return super().append(batch._replace(taken=[*batch.taken, *taken]))
-
-
-class AcceptsTwice(StoreProxy):
-    """Does not remember keys."""
-
-    def __init__(self, inner: Store) -> None:
-        super().__init__(inner)
-        self._count = 0
-
-    async def post(self, session: str, key: str, body: bytes) -> bool:
-        """Post under a key that is always new."""
-        self._count += 1
-        return await super().post(session, f"{key}#{self._count}", body)
-
-
-class SkipsOnReread(StoreProxy):
-    """Begins one event too late when it is asked for what came after an event."""
-
-    async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
-        """Read from the wrong place, except from the beginning."""
-        return await super().read(session, after + 1 if after > 3 else after, limit)
-
-
-class Unchecked(MemoryStore):
-    """Lets an owner whose epoch is over append, however the journal looks by now.
-
-    Without the epoch alone the length of the journal still keeps old owners out.
-    """
+class AcceptsOldEpochs(MemoryStore):
+    """Never looks who is writing."""
 
     def _check_append(self, journal: Journal | None, batch: Batch) -> None:
-        pass
+        if journal is None:
+            raise refusals.lease_lost(batch)
+        if len(journal.records) != batch.expected_seq:
+            raise refusals.stale(batch, len(journal.records))
+        refusals.checked_gaps(batch)
 
 
-class UncheckedDisk(InMemory):
-    """A disk whose stores check nothing."""
+class LosesLetters(MemoryStore):
+    """Takes letters out of the inbox even when the records are refused."""
 
-    async def open(self, name: str, faults: Faults, commit_s: float) -> Opened:
-        """Open a process's store."""
-        return Unchecked(self._disk, name, commit_s, faults)
+    def _append(self, batch: Batch) -> None:
+        self._take(batch)
+        super()._append(batch)
 
-
-class NoRollback(SimEnvironments):
-    """Environments whose sandboxes only say that they went back."""
-
-    async def open(self, session: str, spec: EnvironmentSpec, source: str) -> Sandbox:
-        """See `Environments.open`."""
-        await super().open(session, spec, source)
-        return Stays(self._world, self._owner, session)
+    def _take(self, batch: Batch) -> None:
+        journal = self._journal(batch.session)
+        for key in batch.taken:
+            if journal is not None and key in journal.letters:
+                journal.letters[key] = journal.letters[key]._replace(body=None)
 
 
-class Stays(SimSandbox):
-    """A sandbox that stays as it is."""
+class AcceptsGaps(MemoryStore):
+    """Takes any seq that is new."""
 
-    async def rollback(self, snapshot: str, *, dry: bool = False) -> Rollback:
-        """Say what should be done."""
-        return await super().rollback(snapshot, dry=True)
+    def _check_append(self, journal: Journal | None, batch: Batch) -> None:
+        if journal is None or (journal.owner, journal.epoch) != (self._process, batch.epoch):
+            raise refusals.lease_lost(batch)
+        if len(journal.records) > batch.expected_seq:
+            raise refusals.stale(batch, len(journal.records))
+
+
+class TearsBatches(MemoryStore):
+    """Writes a batch record by record, up to the first that does not fit."""
+
+    def _append(self, batch: Batch) -> None:
+        for record in batch.records:
+            one = batch._replace(expected_seq=record.seq - 1, records=(record,))
+            super()._append(one)
+        super()._append(batch._replace(expected_seq=self._end(batch.session), records=()))
+
+    def _end(self, session: str) -> int:
+        journal = self._journal(session)
+        return len(journal.records) if journal else 0
+
+
+class ForgetsKeys(MemoryStore):
+    """Deletes a letter that was taken, and its key with it."""
+
+    def _append(self, batch: Batch) -> None:
+        super()._append(batch)
+        journal = self._journal(batch.session)
+        for key in batch.taken:
+            if journal is not None:
+                journal.letters.pop(key, None)
+
+
+class HandsOutItsOwnLists(MemoryStore):
+    """Returns what it keeps instead of a copy."""
+
+    async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
+        journal = self._journal(session)
+        return journal.records if journal else []
+
+
+class KeepsOthersLists(MemoryStore):
+    """Keeps what it was given instead of a copy."""
+
+    def append(self, batch: Batch) -> asyncio.Future[None]:
+        return self._write(lambda: self._append(batch), batch)
+
+
+class StealsSessions(MemoryStore):
+    """Gives a session to whoever asks."""
+
+    def _claim(self, session: str) -> Claim:
+        journal = self._disk.journals.get(session)
+        if journal is not None:
+            journal.owner = None
+        return super()._claim(session)
+
+
+class NeverNoticesDeath(MemoryStore):
+    """Calls every claim clean."""
+
+    def _claim(self, session: str) -> Claim:
+        return super()._claim(session)._replace(clean=True)
+
+
+class KeepsEpochs(MemoryStore):
+    """Gives the same epoch to the next owner."""
+
+    def _claim(self, session: str) -> Claim:
+        claim = super()._claim(session)
+        self._disk.journals[session].epoch = 1
+        return claim._replace(epoch=1)
+
+
+class ShufflesLetters(MemoryStore):
+    """Hands letters out by key."""
+
+    async def inbox(self, session: str) -> list[Letter]:
+        return sorted(await super().inbox(session))
+
+
+class AcceptsOtherBodies(MemoryStore):
+    """Takes a known key for a repetition without looking at the body."""
+
+    def _post(self, session: str, key: str, body: bytes) -> bool:
+        journal = self._journal(session)
+        if journal is not None and key in journal.letters:
+            return False
+        return super()._post(session, key, body)
+
+
+class NeverWakes(MemoryStore):
+    """Does not tell that another connection has written."""
+
+    async def changed(self, timeout_s: float) -> bool:
+        return False
+
+
+BROKEN: Final[Mapping[str, type[MemoryStore]]] = {
+    kind.__name__: kind
+    for kind in (
+        AcknowledgesBeforeCommit,
+        AcceptsOldEpochs,
+        LosesLetters,
+        AcceptsGaps,
+        TearsBatches,
+        ForgetsKeys,
+        HandsOutItsOwnLists,
+        KeepsOthersLists,
+        StealsSessions,
+        NeverNoticesDeath,
+        KeepsEpochs,
+        ShufflesLetters,
+        AcceptsOtherBodies,
+        NeverWakes,
+    )
+}
