@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import msgspec
 
-from perdure.core.codec import digest
+from perdure.core.codec import decode, digest
 
 
 class Effect(StrEnum):
@@ -137,7 +137,7 @@ class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 @lru_cache(maxsize=1024)
 def _tool_digest(name: str, description: str, schema: bytes, effect: Effect, source: str) -> str:
     """Remembered, because it is compared before every call."""
-    return digest([name, description, msgspec.json.decode(schema), effect, source])
+    return digest([name, description, decode(schema, object), effect, source])
 
 
 def _schemas(spec: AgentSpec) -> dict[str, object]:
