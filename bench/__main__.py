@@ -20,10 +20,13 @@ from bench.resume import resume
 from bench.steps import Cell, Load, cell
 
 _RESULTS: Final = Path(__file__).parent / "results"
-_LOADS: Final = tuple(
-    Load(effect, sessions, waves, counted)
-    for sessions, waves, counted in ((1, 40, 10), (16, 15, 3), (200, 5, 1), (2000, 2, 1))
-    for effect in ("bare", "read", "once")
+_LOADS: Final = (
+    *(Load(effect, 1, 20, 10, pause_ms=3.0) for effect in ("read", "once")),
+    *(
+        Load(effect, sessions, waves, counted)
+        for sessions, waves, counted in ((1, 40, 10), (16, 15, 3), (200, 5, 1), (2000, 2, 1))
+        for effect in ("bare", "read", "once")
+    ),
 )
 _QUICK: Final = tuple(Load(effect, n, 2) for n in (1, 16) for effect in ("bare", "read", "once"))
 

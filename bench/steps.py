@@ -26,12 +26,16 @@ from perdure.stores.sqlite import SqliteStore
 
 
 class Load(msgspec.Struct, frozen=True):
-    """So many sessions at a time, so often. `effect` is the tool's; bare: the store alone."""
+    """So many sessions at a time, so often. `effect` is the tool's; bare: the store alone.
+
+    With `pause_ms` model and tool take that long before they answer; a step begins after it.
+    """
 
     effect: str
     sessions: int
     waves: int
     counted_waves: int = 1
+    pause_ms: float = 0.0
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -102,8 +106,9 @@ async def _full(
     path: Path, load: Load, waves: int, control: Control | None, counts: object
 ) -> _Timed:
     watch = Watch()
-    agent = agent_of(watch, load.effect)
-    engine, _ = await open_engine(path, FakeModel(watch, STEPS))
+    pause_s = load.pause_ms / 1000
+    agent = agent_of(watch, load.effect, pause_s)
+    engine, _ = await open_engine(path, FakeModel(watch, STEPS, pause_s))
     timed = _Timed([], watch.seconds, [])
     try:
         for wave in range(waves):

@@ -1,4 +1,4 @@
-"""The workload of all cells: a fake model and a fake tool that answer at once with 1 KiB each.
+"""The workload of all cells: a fake model and a fake tool that answer with 1 KiB each, at once.
 
 A step is one call whose result is journaled: a model reply (`model.responded`) or a tool result
 (`tool.finished`). They alternate; the reply that ends the turn is not counted as a step.
@@ -64,15 +64,18 @@ class Watch:
 
 
 class FakeModel:
-    """Asks for the tool until `steps` are done, then ends the turn. Answers at once."""
+    """Asks for the tool until `steps` are done, then ends the turn. Thinks for `pause_s`."""
 
-    def __init__(self, watch: Watch, steps: int) -> None:
+    def __init__(self, watch: Watch, steps: int, pause_s: float = 0.0) -> None:
         self._watch = watch
+        self._pause_s = pause_s
         self.steps = steps
         self._text = "m" * STEP_BYTES
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelReply]:
         """See `Model.stream`."""
+        if self._pause_s:
+            await asyncio.sleep(self._pause_s)
         self._watch.begin(session_of(request))
         usage = Usage(input_tokens=1000, output_tokens=250)
         if len(request.items) > self.steps:
@@ -106,23 +109,25 @@ def session_of(request: ModelRequest) -> str:
     return text_of(first.content) if isinstance(first, UserItem) else ""
 
 
-def tool_of(watch: Watch, effect: str) -> Tool:
+def tool_of(watch: Watch, effect: str, pause_s: float) -> Tool:
     """Return the fake tool. It is a coroutine: a plain function would get a thread per call."""
     text = "t" * STEP_BYTES
 
     @tool(effect=effect)
     async def look(number: int, context: ToolContext) -> str:
         """Look at something."""
+        if pause_s:
+            await asyncio.sleep(pause_s)
         watch.begin(context.session_id)
         return text
 
     return look
 
 
-def agent_of(watch: Watch, effect: str) -> Agent:
+def agent_of(watch: Watch, effect: str, pause_s: float = 0.0) -> Agent:
     """Return an agent without limits of its own."""
     limits = Limits(steps=None, tool_calls=None, wall_s=None)
-    return Agent("bench", "fake:bench", tools=[tool_of(watch, effect)], limits=limits)
+    return Agent("bench", "fake:bench", tools=[tool_of(watch, effect, pause_s)], limits=limits)
 
 
 async def open_engine(

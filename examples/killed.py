@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from perdure import Agent, Event, Runtime, tool
-from perdure.core.inbox import Decide
 
 SCRIPT = Path(__file__).parent / "scripts" / "killed.toml"
 CALLS = Path("calls.txt")
@@ -46,7 +45,7 @@ async def turn(text: str) -> None:
 async def settle() -> None:
     async with Runtime("sqlite:///killed.db") as runtime:
         session = await runtime.session("post", secretary)
-        await session.decide(Decide("a1", "done", by="the boss", result="it has arrived"))
+        await session.resolve("a1", "done", by="the boss", result="it has arrived")
         async for _ in session.watch():
             pass
         state = await session.state()

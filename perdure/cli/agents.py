@@ -36,7 +36,10 @@ class Overrides:
 
 
 def load_agent(ref: str, project: Project, overrides: Overrides) -> Agent:
-    """Return the agent that `ref` names. Raises `NotFound`, `InvalidRequest` (E-AGENT-…)."""
+    """Return the agent that `ref` names.
+
+    Raises `NotFound` (E-AGENT-UNKNOWN), `InvalidRequest` (E-AGENT-FILE, E-AGENT-WORKSPACE).
+    """
     agent, folder = _load(ref, project)
     agent = _overridden(agent, overrides)
     return replace(agent, model=_findable(agent.model, folder))

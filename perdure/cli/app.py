@@ -271,30 +271,18 @@ def selftest(
     return verb(what, json=json)
 
 
-@app.command("_worker", hidden=True)
-def worker(
-    id: str,
-    agent: Annotated[str, typer.Option("--agent")] = "",
-    live_fd: Annotated[int, typer.Option("--live-fd")] = -1,
-) -> int:
-    """Drive one session; the order comes on standard input."""
-    from perdure.cli.worker import work
-
-    return work(id, agent, live_fd)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run a command line; return its exit status. Errors are printed, never raised."""
     from perdure.cli.failing import report
+    from perdure.cli.screen import VERBOSE
 
     own = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     rest = list(arguments[len(own) :])
-    verbose = "-v" in own or "--verbose" in own
-    own = [each for each in own if each not in ("-v", "--verbose")]
+    own = [each for each in own if each not in VERBOSE]
     try:
         status: Any = app(args=own + rest, prog_name="perdure", standalone_mode=False)
     except Exception as error:  # noqa: BLE001 - the edge: whatever it is, a person reads it
-        return report(error, json="--json" in own, verbose=verbose)
+        return report(error, json="--json" in own)
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         return 130

@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from perdure.cli.places import Places
+from perdure.cli.text import clean
 from perdure.cli.wire import Letter, Order, Said, Still, Trouble, heard
 from perdure.core.codec import encode
 from perdure.core.events import Event
@@ -103,6 +104,10 @@ class Listener:
 
     def still(self, still: Still) -> bool:
         """Nothing is due. Return True to go on looking, False to leave."""
+        return False
+
+    def accepted(self) -> bool:
+        """All that was said is durably in the inbox. Return True to leave the agent to it."""
         return False
 
     def typed(self, line: str) -> bool:
@@ -218,8 +223,12 @@ class Attendant:
         elif item.ready is not None:
             self._created, self._after = True, item.ready.after
             self._listener.ready(item)
+            if not self._unheard and self._listener.accepted():
+                return Ending("detached")
         elif item.posted:
             self._unheard.pop(item.posted, None)
+            if not self._unheard and self._listener.accepted():
+                return Ending("detached")
         elif item.error is not None:
             return Ending("trouble", None, item.error)
         elif item.still is not None:
@@ -242,14 +251,19 @@ class Attendant:
 
     def _lost(self, status: int) -> Ending:
         """The worker ended by itself and said nothing: show the end of what it printed."""
-        try:
-            tail = self._log.read_bytes()[-2000:].decode("utf-8", "replace").strip()
-        except OSError:
-            tail = ""
+        tail = tail_of(self._log)
         how = f"status {status}" if status >= 0 else f"signal {-status}"
         last = tail.rpartition("\n")[2]
         message = f"The worker ended with {how}: {last}. The journal is as it was."
         return Ending("lost", None, Trouble("E-WORKER-LOST", message, f"less {self._log}"))
+
+
+def tail_of(log: Path) -> str:
+    """Return the end of what a session's workers printed, safe to print."""
+    try:
+        return clean(log.read_bytes()[-4000:].decode("utf-8", "replace")).strip()
+    except OSError:
+        return ""
 
 
 @contextmanager

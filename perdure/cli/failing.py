@@ -25,15 +25,15 @@ _STATUS: Final[Mapping[str, int]] = {
 _STATUS_OF_KIND: Final[Mapping[str, int]] = {"budget": 8, "environment": 6, "store": 6}
 
 
-def report(error: Exception, *, json: bool, verbose: bool) -> int:
+def report(error: Exception, *, json: bool) -> int:
     """Print `error` and return the exit status that goes with it."""
-    screen = Screen(json=json, verbose=verbose)
+    screen = Screen(json=json)
     if isinstance(error, BrokenPipeError):
         return 0  # our reader has seen enough
     fields = _fields(error)
     status = int(fields.pop("status"))
     print_error(screen, fields)
-    if verbose and fields["code"] != "E-USAGE":
+    if screen.verbose and fields["code"] != "E-USAGE":
         screen.error("".join(traceback.format_exception(error)).rstrip())
     return status
 

@@ -10,6 +10,7 @@ from perdure.cli.screen import Screen
 from perdure.cli.text import clip, count, duration, one_line, pad, plural, usd
 from perdure.config import load_project
 from perdure.core.codec import encode
+from perdure.engine.kin import with_waiting
 from perdure.ports.store import SessionRow
 from perdure.stores.system import SystemClock
 
@@ -28,7 +29,7 @@ def ls(*, waiting: bool, failed: bool, agent: str, everything: bool, json: bool)
     """Carry out the verb."""
     screen = Screen(json=json)
     project = load_project(Path.cwd())
-    rows = asyncio.run(rows_of(project))
+    rows = with_waiting(asyncio.run(rows_of(project)))
     wanted = ("waiting",) * waiting + ("failed", "budget", "parked") * failed
     found = [
         row
@@ -42,10 +43,25 @@ def ls(*, waiting: bool, failed: bool, agent: str, everything: bool, json: bool)
         _nothing(screen, rows)
         return 0
     shown = found if everything else found[:SHOWN]
-    _table(screen, shown)
+    _table(screen, nested(shown))
     if len(found) > len(shown):
         screen.line(screen.dim(f"  and {len(found) - len(shown)} older: perdure ls --all"))
     return 0
+
+
+def nested(rows: Sequence[SessionRow]) -> list[tuple[int, SessionRow]]:
+    """Return the rows in their order, subagents under the session they work for, with the depth."""
+    below: dict[str, list[SessionRow]] = {}
+    there = {row.id for row in rows}
+    for row in rows:
+        below.setdefault(row.parent if row.parent in there else "", []).append(row)
+    found: list[tuple[int, SessionRow]] = []
+    waiting = [(0, row) for row in reversed(below.get("", []))]
+    while waiting:
+        depth, row = waiting.pop()
+        found.append((depth, row))
+        waiting += [(depth + 1, each) for each in reversed(below.get(row.id, []))]
+    return found
 
 
 def _nothing(screen: Screen, rows: Sequence[SessionRow]) -> None:
@@ -55,9 +71,10 @@ def _nothing(screen: Screen, rows: Sequence[SessionRow]) -> None:
         screen.line('No sessions here yet. Try: perdure demo, or perdure run AGENT "…"')
 
 
-def _table(screen: Screen, rows: Sequence[SessionRow]) -> None:
+def _table(screen: Screen, lines: Sequence[tuple[int, SessionRow]]) -> None:
+    rows = [row for _, row in lines]
     now_us = SystemClock().now_us()
-    ids = max(7, *(len(row.id) for row in rows))
+    ids = max(7, *(len(row.id) + 2 * depth for depth, row in lines))
     agents = max(5, *(len(row.agent) for row in rows))
     ids, agents = min(ids, 28), min(agents, 16)
     numbers = 32
@@ -65,11 +82,12 @@ def _table(screen: Screen, rows: Sequence[SessionRow]) -> None:
     head = f"{pad('session', ids)}  {pad('agent', agents)}  {pad('last', last)}"
     head += f"  {'steps':>5} {'tokens':>7} {'cost':>8} {'age':>7}"
     screen.line(screen.dim("    " + head))
-    for row in rows:
+    for depth, row in lines:
         sign, style = _SIGNS.get(row.status, ("●", "dim"))
         what = one_line(row.error + "  " + row.last if row.error else row.last)
         cost = usd(row.micro_usd) if row.micro_usd else "?" if row.unpriced else "-"
-        line = f"{pad(clip(one_line(row.id), ids), ids)}  {pad(clip(row.agent, agents), agents)}  "
+        name = "  " * (depth - 1) + "└ " * bool(depth) + one_line(row.id)
+        line = f"{pad(clip(name, ids), ids)}  {pad(clip(row.agent, agents), agents)}  "
         line += pad(clip(what, last), last)
         line += f"  {row.steps:>5} {count(row.tokens):>7} {cost:>8} "
         line += f"{duration(now_us - row.updated_at_us) if row.updated_at_us else '-':>7}"

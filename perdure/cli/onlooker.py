@@ -55,7 +55,7 @@ class Onlooker(Listener):
         """Print an event."""
         self._began_us = self._began_us or event.at_us
         self._last_us = event.at_us
-        self._worked = self._worked or event.type in ("turn.started", "model.requested")
+        self._worked = self._worked or event.type != "input.accepted"
         if self.screen.json:
             sys.stdout.buffer.write(up(event))
             sys.stdout.buffer.flush()
@@ -103,9 +103,6 @@ class Onlooker(Listener):
 
     def still(self, still: Still) -> bool:
         """Ask what is to be asked; leave when there is nothing to answer."""
-        if self.manner.detach:
-            self._detached()
-            return False
         asked = [each for each in still.asked if each.action_id not in self._answered]
         if still.status != "waiting" or not asked:
             self._summary(still)
@@ -117,6 +114,10 @@ class Onlooker(Listener):
             return False
         self._ask(still)
         return True
+
+    def accepted(self) -> bool:
+        """Leave at once where that was asked for."""
+        return self.manner.detach
 
     def typed(self, line: str) -> bool:
         """Take a line as the answer to the question on the screen; leave at the end of input."""
@@ -151,7 +152,9 @@ class Onlooker(Listener):
         """Say where the session stands when nobody looks on any more."""
         if self.screen.json:
             return
-        if why == "interrupted":
+        if self.manner.detach and why == "detached":
+            self.screen.line(self.session)
+        elif why == "interrupted":
             self._say(f"Interrupted. Go on with: perdure resume {self.session}")
         elif why == "detached":
             self._say(f"Detached; the agent goes on.   See it: perdure show {self.session}")
@@ -224,10 +227,6 @@ class Onlooker(Listener):
     def _post(self, letter: Letter) -> None:
         assert self.attendant is not None
         self.attendant.say(letter)
-
-    def _detached(self) -> None:
-        if not self.screen.json:
-            self.screen.line(self.session)
 
     def _summary(self, still: Still) -> None:
         """Say how the turn ended, what it took, and what to type next."""

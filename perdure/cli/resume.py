@@ -41,6 +41,9 @@ def resume(typed: str, how: How, *, yes: bool, json: bool, detach: bool, no_wait
     screen = Screen(json=json)
     state, ref = opened(lambda place: _look(place, typed, how))
     letters = (*_decisions(state, how), *_limits(state, how), _go_on())
+    if state.id != ref.session:
+        letters = _sent_below(screen, state, letters)
+        state = opened(lambda place: _state(place, ref.session))
     project = load_project(Path.cwd())
     order = order_of(ref, project, letters, create=False, adopt=how.adopt)
     order = msgspec.structs.replace(order, after=state.seq)
@@ -49,9 +52,31 @@ def resume(typed: str, how: How, *, yes: bool, json: bool, detach: bool, no_wait
 
 
 async def _look(place: Opened, typed: str, how: How) -> tuple[State, Ref]:
+    """Return the session and what drives it: a subagent goes on with the one on top of it."""
     session = await place.session(typed)
     state = await session.state()
-    return state, ref_of(place, state, how.agent)
+    top = state
+    while top.parent:
+        top = await _state(place, top.parent)
+    return state, ref_of(place, top, how.agent)
+
+
+async def _state(place: Opened, session: str) -> State:
+    return await (await place.runtime.session(session)).state()
+
+
+def _sent_below(screen: Screen, state: State, letters: tuple[Letter, ...]) -> tuple[Letter, ...]:
+    """Post the letters to a subagent; return those for the session on top of it."""
+
+    async def send(place: Opened) -> None:
+        session = await place.runtime.session(state.id)
+        for letter in letters:
+            await session.post(letter.post, letter.key)
+
+    opened(send)
+    if not screen.json:
+        screen.line(f"  {state.id} is a subagent of {state.parent} and goes on with it.")
+    return (_go_on(),)
 
 
 def ref_of(place: Opened, state: State, agent: str = "") -> Ref:

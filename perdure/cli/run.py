@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.cli.attend import Attendant, Ending
+from perdure.cli.attend import Attendant, Ending, tail_of
 from perdure.cli.failing import print_error
 from perdure.cli.me import fresh_key, whoami
 from perdure.cli.onlooker import Manner, Onlooker, status_of_session
@@ -61,7 +61,11 @@ def look_on(screen: Screen, places: Places, ref: Ref, order: Order, manner: Mann
     onlooker.attendant = attendant
     onlooker.remember = lambda: places.remember(ref)
     ending = attendant.attend()
-    return finish(screen, ref.session, ending, onlooker)
+    status = finish(screen, ref.session, ending, onlooker)
+    if screen.verbose:
+        screen.error(f"What its workers and tools printed: {places.log(ref.session)}")
+        screen.error(tail_of(places.log(ref.session)))
+    return status
 
 
 def finish(screen: Screen, session: str, ending: Ending, onlooker: Onlooker) -> int:
@@ -76,8 +80,8 @@ def finish(screen: Screen, session: str, ending: Ending, onlooker: Onlooker) -> 
     status = 130
     if ending.why == "still":
         status = status_of_session(ending.still)
-        if onlooker.manner.detach:
-            status = 0
+    elif ending.why == "detached" and onlooker.manner.detach:
+        status = 0
     if screen.json:
         word = ending.still.status if ending.still else ending.why
         screen.line(plain_json.dumps({"session": session, "status": word, "exit": status}))

@@ -1,9 +1,10 @@
 """Where a verb writes: colours only where somebody looks, plain text elsewhere."""
 
+import itertools
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
 _CODES: Final[Mapping[str, str]] = {
@@ -15,14 +16,21 @@ _CODES: Final[Mapping[str, str]] = {
     "cyan": "36",
 }
 WIDTH_MAX: Final = 100
+VERBOSE: Final = ("-v", "--verbose")
+
+
+def is_verbose(arguments: Sequence[str]) -> bool:
+    """Whether -v was typed anywhere before a --, before a verb or behind it."""
+    own = itertools.takewhile(lambda word: word != "--", arguments)
+    return any(word in VERBOSE for word in own)
 
 
 class Screen:
     """Standard output and error of one command."""
 
-    def __init__(self, *, json: bool = False, verbose: bool = False) -> None:
+    def __init__(self, *, json: bool = False) -> None:
         self.json = json
-        self.verbose = verbose
+        self.verbose = is_verbose(sys.argv)
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")  # an old terminal shows ? instead of a crash

@@ -9,7 +9,7 @@ from perdure.cli.failing import fields_of, in_words
 from perdure.cli.opened import Opened
 from perdure.cli.printer import INDENT, Printer
 from perdure.cli.screen import Screen
-from perdure.cli.text import clip, count, duration, plural, usd
+from perdure.cli.text import clip, count, duration, one_line, plural, usd
 from perdure.cli.wire import plain
 from perdure.cli.worker import asked_in
 from perdure.core.content import ToolCall
@@ -17,6 +17,7 @@ from perdure.core.events import Event, ModelResponded
 from perdure.core.state import State
 from perdure.core.step import status
 from perdure.core.timeline import effective
+from perdure.engine.kin import Tree, has_subagents
 from perdure.engine.session import Session
 from perdure.stores.system import SystemClock
 
@@ -37,7 +38,9 @@ async def story(screen: Screen, place: Opened, session: Session) -> int:
     if screen.json:
         row = await (await place.runtime.engine()).kit.store.session(session.id)
         asked = plain(asked_in(state))
+        tree = await tree_below(place, state)
         fields = {**plain(row), "status": status(state), "asked": asked}
+        fields |= {"tree": plain(tree)} if tree else {}
         screen.line(plain_json.dumps(fields))
         return 0
     _head(screen, state)
@@ -61,8 +64,40 @@ async def story(screen: Screen, place: Opened, session: Session) -> int:
         printer.event(event)
     printer.fresh_line()
     screen.faded = False
+    tree = await tree_below(place, state)
+    if tree is not None:
+        _family(screen, tree)
     _foot(screen, state)
     return 0
+
+
+async def tree_below(place: Opened, state: State) -> Tree | None:
+    """Return the session with its subagents, if it has any."""
+    if not has_subagents(state.spec):
+        return None
+    tree = await (await place.runtime.engine()).tree(state.id)
+    return tree if len(tree.rows) > 1 else None
+
+
+def _family(screen: Screen, tree: Tree) -> None:
+    """Print the subagents, one a line, and what all used together."""
+    screen.line()
+    facts = [plural(tree.steps, "model call"), f"{count(tree.tokens)} tokens"]
+    if tree.micro_usd:
+        facts.append(usd(tree.micro_usd))
+    together = " · ".join(facts)
+    number = plural(len(tree.rows) - 1, "subagent")
+    screen.line("  " + screen.bold(number) + screen.dim(f"   together with them: {together}"))
+    depths = {tree.rows[0].id: 0}
+    for row in tree.rows[1:]:
+        depth = depths[row.id] = depths[row.parent] + 1
+        spent = f"{plural(row.steps, 'model call')} · {count(row.tokens)} tokens"
+        if row.micro_usd:
+            spent += f" · {usd(row.micro_usd)}"
+        name = "  " * depth + f"└ {one_line(row.id)}"
+        screen.line(f"  {name}   {row.agent} {row.status}   " + screen.dim(spent))
+
+
 
 
 def _head(screen: Screen, state: State) -> None:
@@ -85,6 +120,8 @@ def _head(screen: Screen, state: State) -> None:
     where = [f"workspace: {spec.environment.kind}"] if state.level else []
     if state.source:
         where.append(("in place: " if spec.environment.in_place else "copied from ") + state.source)
+    if state.parent:
+        where.append(f"subagent of {state.parent}")
     if where:
         screen.line("  " + screen.dim(" · ".join(where)))
     screen.line()

@@ -5,6 +5,7 @@ code, works until the session rests or waits, and ends when nobody looks on any 
 loses nothing: the next one reads the journal.
 """
 
+import argparse
 import asyncio
 import contextlib
 import os
@@ -12,6 +13,7 @@ import queue
 import signal
 import threading
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,8 +42,19 @@ LOOK_AGAIN_S: Final = 1.0
 _ORDER_BYTES: Final = 64 * 1024
 
 
-def work(session: str, agent: str, live_fd: int) -> int:
-    """Drive `session` as the order on standard input says; return the exit status."""
+def main(arguments: Sequence[str]) -> int:
+    """Run `perdure _worker ID --agent REF --live-fd N`. What is to be done comes on standard
+    input; the words are there for whoever lists processes.
+    """
+    parser = argparse.ArgumentParser("perdure _worker")
+    parser.add_argument("id")
+    parser.add_argument("--agent")
+    parser.add_argument("--live-fd", type=int, default=-1)
+    return work(parser.parse_args(arguments).live_fd)
+
+
+def work(live_fd: int) -> int:
+    """Drive a session as the order on standard input says; return the exit status."""
     outlet = Outlet(live_fd)
     inlet = Inlet(0)
     try:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import msgspec
 
-from perdure.core.codec import digest
+from perdure.core.codec import decode, digest
 
 
 class Effect(StrEnum):
@@ -55,6 +55,12 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
         """What an approval is bound to beside the arguments: name, schema, effect, origin."""
         schema = bytes(self.input_schema)
         return _tool_digest(self.name, self.description, schema, self.effect, self.source)
+
+    @property
+    def terms(self) -> list[object]:
+        """All that a session is pinned to: what it is, what it asks, where and how long it runs."""
+        where = [self.environment, self.mutates, self.timeout_s]
+        return [self.digest, self.ask, self.deny, *where]
 
 
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -133,10 +139,9 @@ class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 @lru_cache(maxsize=1024)
 def _tool_digest(name: str, description: str, schema: bytes, effect: Effect, source: str) -> str:
     """Remembered, because it is compared before every call."""
-    return digest([name, description, msgspec.json.decode(schema), effect, source])
+    return digest([name, description, decode(schema, object), effect, source])
 
 
 def _schemas(spec: AgentSpec) -> dict[str, object]:
     """Replace the tools by their digests, so that a schema's key order does not count."""
-    plain = [[t.digest, t.ask, t.deny, t.environment, t.mutates, t.timeout_s] for t in spec.tools]
-    return {"tools": plain}
+    return {"tools": [tool.terms for tool in spec.tools]}

@@ -24,7 +24,7 @@ MIN_OUTPUT_TOKENS = 64  # a reply shorter than this is not worth a call
 _HIDDEN_TOKENS = 1024  # what a provider may put before our words: its own prompt about tools
 
 
-class Price(msgspec.Struct, frozen=True, omit_defaults=True):
+class Price(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """US dollars for a million tokens, which is also micro-dollars for one."""
 
     input: float
@@ -35,7 +35,7 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
 Prices = Mapping[str, Price]  # by model, `provider:model`; globs are allowed
 
 
-class Reservation(msgspec.Struct, frozen=True):
+class Reservation(msgspec.Struct, frozen=True, gc=False):
     """The worst case of one model call, and how long its reply may be so that it stays one."""
 
     max_output_tokens: int

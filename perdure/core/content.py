@@ -3,13 +3,13 @@
 import msgspec
 
 
-class Text(msgspec.Struct, frozen=True, tag="text"):
+class Text(msgspec.Struct, frozen=True, gc=False, tag="text"):
     """Plain text. May hold NUL and lone surrogates: tools print what they like."""
 
     text: str
 
 
-class Image(msgspec.Struct, frozen=True, tag="image", omit_defaults=True):
+class Image(msgspec.Struct, frozen=True, gc=False, tag="image", omit_defaults=True):
     """An image: `data` is base64 of the bytes, or `url` says where it lies."""
 
     media_type: str
@@ -21,7 +21,7 @@ Part = Text | Image
 Content = tuple[Part, ...]
 
 
-class ToolCall(msgspec.Struct, frozen=True, tag="tool_call", omit_defaults=True):
+class ToolCall(msgspec.Struct, frozen=True, gc=False, tag="tool_call", omit_defaults=True):
     """A model's wish to run a tool.
 
     `id` is ours, unique in the session (`t<turn>.<n>`); `vendor_id` is what the provider called
@@ -34,13 +34,13 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call", omit_defaults=True)
     vendor_id: str = ""
 
 
-class Reasoning(msgspec.Struct, frozen=True, tag="reasoning", omit_defaults=True):
+class Reasoning(msgspec.Struct, frozen=True, gc=False, tag="reasoning", omit_defaults=True):
     """What the model says it thought. Signed or encrypted forms live in the raw items."""
 
     text: str
 
 
-class Opaque(msgspec.Struct, frozen=True, tag="opaque", omit_defaults=True):
+class Opaque(msgspec.Struct, frozen=True, gc=False, tag="opaque", omit_defaults=True):
     """An item of a kind this version does not know: kept, shown by name, sent back unchanged."""
 
     kind: str
@@ -49,7 +49,7 @@ class Opaque(msgspec.Struct, frozen=True, tag="opaque", omit_defaults=True):
 ReplyItem = Text | Reasoning | ToolCall | Opaque
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Tokens and money of one model call. `cost_micro_usd` is None where no price is known.
 
     `input_tokens` counts everything the provider read, cached tokens included. `estimated` is
@@ -64,13 +64,13 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     estimated: bool = False
 
 
-class UserItem(msgspec.Struct, frozen=True, tag="user"):
+class UserItem(msgspec.Struct, frozen=True, gc=False, tag="user"):
     """What a person or program said."""
 
     content: Content
 
 
-class ModelItem(msgspec.Struct, frozen=True, tag="model", omit_defaults=True):
+class ModelItem(msgspec.Struct, frozen=True, gc=False, tag="model", omit_defaults=True):
     """One reply of a model. `raw` are the provider's own items, in the dialect named, to be sent
     back unchanged to a model that speaks the same dialect from the same `provider`.
     """
@@ -81,7 +81,7 @@ class ModelItem(msgspec.Struct, frozen=True, tag="model", omit_defaults=True):
     provider: str = ""
 
 
-class ResultItem(msgspec.Struct, frozen=True, tag="result", omit_defaults=True):
+class ResultItem(msgspec.Struct, frozen=True, gc=False, tag="result", omit_defaults=True):
     """The result of a tool call, joined to it by `call_id` (ours) and `vendor_id` (theirs)."""
 
     call_id: str

@@ -29,7 +29,7 @@ class Record(NamedTuple):
     hash: bytes
 
 
-class Aside(msgspec.Struct, frozen=True):
+class Aside(msgspec.Struct, frozen=True, gc=False):
     """What stands in an event whose payload lies in the blob store."""
 
     blob: str = msgspec.field(name="$blob")
@@ -37,7 +37,7 @@ class Aside(msgspec.Struct, frozen=True):
     type: str
 
 
-class _Envelope(msgspec.Struct, frozen=True):
+class _Envelope(msgspec.Struct, frozen=True, gc=False):
     seq: int
     id: str
     at_us: int

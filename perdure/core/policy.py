@@ -22,7 +22,7 @@ _SORTED: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _STRENGTH: Final = (Verdict.DENY, Verdict.ASK, Verdict.ALLOW)
 
 
-class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+class Decision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A verdict with the rule that said so, in the words people read."""
 
     verdict: Verdict

@@ -32,7 +32,7 @@ class Phase(StrEnum):
     FINISHED = "finished"
 
 
-class CallState(msgspec.Struct, frozen=True, omit_defaults=True):
+class CallState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One tool call of the reply being worked on."""
 
     call: ToolCall
@@ -49,7 +49,7 @@ class CallState(msgspec.Struct, frozen=True, omit_defaults=True):
     session: str = ""  # where it was first requested, when that is another session: its key
 
 
-class ActionState(msgspec.Struct, frozen=True, omit_defaults=True):
+class ActionState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a person owes the session."""
 
     id: str
@@ -61,14 +61,14 @@ class ActionState(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_at_us: int | None = None
 
 
-class QueuedInput(msgspec.Struct, frozen=True):
+class QueuedInput(msgspec.Struct, frozen=True, gc=False):
     """An input that waits for its turn, or for the next model call."""
 
     seq: int
     kind: InputKind
 
 
-class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
+class Spent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What was used. `unpriced` counts model calls whose price nobody knew."""
 
     steps: int = 0
@@ -96,7 +96,7 @@ class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
+class ModelCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A model call that left and has not come back."""
 
     model: str
@@ -106,7 +106,7 @@ class ModelCall(msgspec.Struct, frozen=True, omit_defaults=True):
     reserved_micro_usd: int | None = None
 
 
-class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
+class Turn(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The turn in progress."""
 
     number: int
@@ -122,7 +122,7 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     interrupted: bool = False
 
 
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
+class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A session at one `seq`."""
 
     seq: int = 0

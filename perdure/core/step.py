@@ -5,6 +5,9 @@ middle of a call take the same road; only that the dead one left calls open, and
 that nobody is working on is always met with RECOVER, never simply run.
 """
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
 
 from perdure.core.errors import ErrorInfo, error_info
@@ -12,66 +15,66 @@ from perdure.core.events import TurnStatus
 from perdure.core.state import ActionState, CallState, Phase, State, Turn
 
 
-class Rest(msgspec.Struct, frozen=True, tag="rest"):
+class Rest(msgspec.Struct, frozen=True, gc=False, tag="rest"):
     """Nothing is due until somebody writes. `why` is idle, paused, parked or closed."""
 
     why: str
 
 
-class RestoreWorkspace(msgspec.Struct, frozen=True, tag="restore_workspace"):
+class RestoreWorkspace(msgspec.Struct, frozen=True, gc=False, tag="restore_workspace"):
     """Bring the workspace to that snapshot: the session was forked or taken back."""
 
     snapshot: str
 
 
-class BeginTurn(msgspec.Struct, frozen=True, tag="begin_turn"):
+class BeginTurn(msgspec.Struct, frozen=True, gc=False, tag="begin_turn"):
     """Start a turn with the input of that seq."""
 
     input: int
 
 
-class CallModel(msgspec.Struct, frozen=True, tag="call_model"):
+class CallModel(msgspec.Struct, frozen=True, gc=False, tag="call_model"):
     """Call the model, not before that time (microseconds since the epoch; None: now)."""
 
     not_before_us: int | None
 
 
-class RequestTools(msgspec.Struct, frozen=True, tag="request_tools"):
+class RequestTools(msgspec.Struct, frozen=True, gc=False, tag="request_tools"):
     """Decide what the permissions say of these calls, and write it down."""
 
     calls: tuple[CallState, ...]
 
 
-class RunTools(msgspec.Struct, frozen=True, tag="run_tools"):
+class RunTools(msgspec.Struct, frozen=True, gc=False, tag="run_tools"):
     """Run these calls."""
 
     calls: tuple[CallState, ...]
 
 
-class Settle(msgspec.Struct, frozen=True, tag="settle"):
+class Settle(msgspec.Struct, frozen=True, gc=False, tag="settle"):
     """Tell the model what was decided about these calls: refused, or vouched for."""
 
     calls: tuple[CallState, ...]
 
 
-class Ask(msgspec.Struct, frozen=True, tag="ask"):
+class Ask(msgspec.Struct, frozen=True, gc=False, tag="ask"):
     """People owe these decisions. `until_us` is when the first of them expires."""
 
     actions: tuple[ActionState, ...]
     until_us: int | None
 
 
-class RecoverModel(msgspec.Struct, frozen=True, tag="recover_model"):
+class RecoverModel(msgspec.Struct, frozen=True, gc=False, tag="recover_model"):
     """A model call was in flight when its process died (or was interrupted)."""
 
 
-class RecoverTools(msgspec.Struct, frozen=True, tag="recover_tools"):
+class RecoverTools(msgspec.Struct, frozen=True, gc=False, tag="recover_tools"):
     """These calls were in flight when their process died: effects may have happened."""
 
     calls: tuple[CallState, ...]
 
 
-class EndTurn(msgspec.Struct, frozen=True, tag="end_turn"):
+class EndTurn(msgspec.Struct, frozen=True, gc=False, tag="end_turn"):
     """Close the turn; calls still open get a cancelled result in the same breath."""
 
     status: TurnStatus
@@ -172,10 +175,19 @@ def _reply_due(state: State, turn: Turn) -> Step:
     return CallModel(turn.retry_at_us)
 
 
+_LIMIT_CODES: Final[Mapping[str, str]] = {
+    "steps": "E-LIMIT-STEPS",
+    "tool_calls": "E-LIMIT-TOOL_CALLS",
+    "wall_s": "E-LIMIT-WALL_S",
+    "tokens": "E-LIMIT-TOKENS",
+    "usd": "E-LIMIT-USD",
+}
+
+
 def limit_reached(which: str, what: str) -> ErrorInfo:
     """Return the error that a turn ends with when a limit stops it."""
     return error_info(
-        f"E-LIMIT-{which.upper()}",
+        _LIMIT_CODES[which],
         "budget",
         f"The limit of {what} is reached. Nothing was lost; the last result is in the journal.",
         hint=f"perdure resume ID    (raise it with --limit {which}=N)",

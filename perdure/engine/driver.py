@@ -6,6 +6,7 @@ the journal of a dead one does exactly the same.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
@@ -121,14 +122,16 @@ class Driver:
             self._kit, self._hub, journal, place, self._tools, self._wake, self._trees, ledger
         )
         try:
+            if not aside:
+                self._work = work
+                self.worked = True
+                self._known.set()
+            # A clerk counts a dead owner too: after it the session looks as if left in order.
+            await self._recover(work, clean=claim.clean)
             if aside:
                 await self._drain(work)
                 await journal.durable()
                 return
-            self._work = work
-            self.worked = True
-            self._known.set()
-            await self._recover(work, clean=claim.clean)
             await self._loop(work)
         finally:
             self._work = None
@@ -181,10 +184,16 @@ class Driver:
             except PerdureError as error:
                 if work.journal.failure is not None:
                     raise
-                work.journal.append(e.SessionParked(_parked_by(error)))
+                await self._park(work, _parked_by(error))
             except Exception as error:  # noqa: BLE001  # one session, parked, and the rest go on
                 _LOG.exception("session.failed session=%s", self._session)
-                work.journal.append(e.SessionParked(_our_fault(error)))
+                await self._park(work, _our_fault(error))
+
+    async def _park(self, work: Work, error: ErrorInfo) -> None:
+        """Park, and let the sandbox go: whoever resumes begins with one that may be whole again."""
+        work.journal.append(e.SessionParked(error))
+        with contextlib.suppress(PerdureError):
+            await work.place.close()
 
     async def _perform(self, work: Work, step: due.Step) -> None:
         over = self._over(work, step)

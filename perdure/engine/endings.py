@@ -27,9 +27,8 @@ async def end_turn(work: Work, status: TurnStatus, error: ErrorInfo | None = Non
 
 def cancelled_text(call: CallState, why: str) -> str:
     """Return what the model reads of a call that was stopped."""
-    if call.phase is Phase.UNKNOWN or (
-        call.phase is Phase.STARTED and call.effect in (Effect.ONCE, Effect.IDEMPOTENT)
-    ):
+    if call.attempt and call.effect in (Effect.ONCE, Effect.IDEMPOTENT):
+        # Also one that was to be run again: what its earlier attempts did is not undone by that.
         return f"{why} while this call was running. It is not known whether it took effect."
     if call.phase is Phase.STARTED and call.effect is Effect.CONTAINED:
         return f"{why} while this call was running; what it changed was taken back."

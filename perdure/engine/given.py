@@ -4,6 +4,8 @@ Times, ids and dice were drawn then; epochs were given out by a store; letters w
 people. Everything else must come out of the engine's own code anew.
 """
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from perdure.core import events as e
@@ -17,7 +19,33 @@ from perdure.engine import retry
 from perdure.engine.kin import SOURCE as SUBAGENT
 from perdure.engine.kin import has_subagents
 
-SLACK_US = 1_000_000  # between looking at the clock and the time an event got
+SLACK_US: Final = 1_000_000  # between looking at the clock and the time an event got
+DECIDED: Final = (
+    e.SessionRecovered,
+    e.TurnStarted,
+    e.TurnEnded,
+    e.ModelRequested,
+    e.ModelResponded,
+    e.ToolRequested,
+    e.ToolStarted,
+    e.ToolFinished,
+    e.ActionRequested,
+)
+GIVEN: Final = (
+    e.SessionCreated,
+    e.SessionUpdated,
+    e.SessionForked,
+    e.SessionRewound,
+    e.SessionParked,
+    e.SessionClosed,
+    e.InputAccepted,
+    e.ToolLateResult,
+    e.StateSet,
+    e.EnvironmentOpened,
+    e.EnvironmentLost,
+    e.NoteRecorded,
+)
+EITHER: Final = (e.ActionResolved, e.EnvironmentSnapshotted, e.EnvironmentRestored)
 
 
 class Trust:
@@ -147,14 +175,8 @@ def is_fact(event: Event, previous: Event | None) -> bool:
             return opened and not call_id  # made from what is stored, when it was opened
         case e.ActionResolved(decision=decision):
             return decision != "expired"
-        case e.ToolFinished() | e.ToolRequested() | e.ToolStarted() | e.ActionRequested():
-            return False
-        case e.TurnStarted() | e.TurnEnded() | e.ModelRequested() | e.ModelResponded():
-            return False
-        case e.SessionRecovered():
-            return False
-        case _:
-            return True
+        case payload:
+            return not isinstance(payload, DECIDED)
 
 
 def letter_of(payload: Payload) -> Post | None:

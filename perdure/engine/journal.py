@@ -22,7 +22,7 @@ from perdure.core.state import FOLD_VERSION, State
 from perdure.core.timeline import effective, rewound
 from perdure.engine.errors import rows_of
 from perdure.engine.kit import Kit
-from perdure.engine.summary import row_of
+from perdure.engine.summary import row_of, telling
 from perdure.ports.blobs import Blobs
 from perdure.ports.store import Batch, Claim, Letter, Store
 
@@ -231,6 +231,8 @@ class Journal:
         seq, previous = 0, records.GENESIS
         while seq < self._durable_seq:
             async for event, hash_ in events_of(self._kit.store, self.claim.session, seq, previous):
+                if event.seq > self._durable_seq:
+                    break  # ours, not acknowledged yet; or a new owner's, and not our history
                 events.append(event)
                 seq, previous = event.seq, hash_
         events.extend(event for event in self._undurable if event.seq > seq)
@@ -285,7 +287,7 @@ class Journal:
             self._durable_seq,
             [written.record for _, written in waiting],
             taken,
-            row_of(self.state, waiting[-1][0] if waiting else None),
+            row_of(self.state, telling([event for event, _ in waiting])),
             rows_of(self.claim.session, [event for event, _ in waiting]),
         )
         for _, written in waiting:

@@ -34,12 +34,12 @@ async def call_model(work: Work) -> None:
         await end_turn(work, "failed", info)
         return
     transcript = await work.journal.transcript()
-    if work.stopping:
-        return
-    while not await _reserved_call(work, transcript):
-        await work.ledger.settled()  # others in the tree hold what this call needs
+    while True:
         if work.stopping:
             return
+        if await _reserved_call(work, transcript):
+            break
+        await work.ledger.settled()  # others in the tree hold what this call needs
     turn = work.state.turn
     if turn is None or turn.model is None:
         return

@@ -255,8 +255,8 @@ class Engine:
                 "Run perdure where the agent is defined, then: perdure resume ID",
             )
         tools = known[2]
-        pinned = {tool.name: tool.digest for tool in spec.tools}
-        changed = [n for n, d in pinned.items() if n not in tools or tools[n].spec.digest != d]
+        pinned = {tool.name: tool.terms for tool in spec.tools}
+        changed = [n for n, t in pinned.items() if n not in tools or tools[n].spec.terms != t]
         if changed:
             raise Conflict(
                 "E-CODE-DRIFT",

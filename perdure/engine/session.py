@@ -3,7 +3,7 @@ method works whether this process drives the session, another one does, or nobod
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -183,6 +183,20 @@ class Session:
     async def deny(self, action_id: str, *, by: str, reason: str = "") -> Event:
         """Refuse a call; the model reads the reason."""
         return await self.decide(Decide(action_id, "deny", by, reason))
+
+    async def resolve(
+        self,
+        action_id: str,
+        outcome: Literal["done", "failed", "rerun"],
+        *,
+        by: str,
+        result: str | None = None,
+        reason: str = "",
+    ) -> Event:
+        """Say what became of a call whose outcome is unknown: it is done (with that `result`), it
+        failed, or it may be run again.
+        """
+        return await self.decide(Decide(action_id, outcome, by, reason, result=result))
 
     async def decide(self, decision: Decide) -> Event:
         """Post a decision and return the event that answers it: `action.resolved` when it was

@@ -1,5 +1,8 @@
 """A session as one row of a list, computed from its state and its newest event."""
 
+from collections.abc import Sequence
+from typing import Final
+
 from perdure.core import events as e
 from perdure.core.content import Text, ToolCall, text_of
 from perdure.core.events import Event
@@ -7,6 +10,14 @@ from perdure.core.state import State
 from perdure.core.step import status
 from perdure.ports.store import SessionRow
 
+_SILENT: Final = (
+    e.EnvironmentOpened,
+    e.EnvironmentSnapshotted,
+    e.ModelRequested,
+    e.ToolRequested,
+    e.ToolStarted,
+    e.TurnStarted,
+)
 _WIDTH = 80
 _LOOKED_AT = 4096  # what comes after so many characters no line of a list shows
 
@@ -35,6 +46,14 @@ def row_of(state: State, newest: Event | None) -> SessionRow:
         created_at_us=state.created_at_us,
         updated_at_us=state.updated_at_us,
     )
+
+
+def telling(events: Sequence[Event]) -> Event | None:
+    """Return the newest of `events` that tells a person something, else the newest."""
+    for event in reversed(events):
+        if not isinstance(event.payload, _SILENT) and event.payload != e.TurnEnded("completed"):
+            return event
+    return events[-1] if events else None
 
 
 def describe(event: Event) -> str:

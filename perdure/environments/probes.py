@@ -262,7 +262,7 @@ async def _fill(sandbox: Sandbox, folder: str) -> tuple[str, str]:
     # Small files, so that the limit on one file is not what stops it.
     ended = await sandbox.run(
         f"for i in $(seq 20); do head -c {20 * _MIB} /dev/zero >{folder}/fill$i || break; "
-        f"done 2>&1; du -sm {folder} | cut -f1",
+        f"done 2>&1; du -smx {folder} | cut -f1",  # -x: toolchains may be mounted below it
         timeout_s=20.0,
     )
     numbers = [int(word) for word in ended.output.split() if word.isdigit()]

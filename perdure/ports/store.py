@@ -26,7 +26,7 @@ class Claim(NamedTuple):
     clean: bool
 
 
-class SessionRow(msgspec.Struct, frozen=True, omit_defaults=True):
+class SessionRow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A session as lists show it; written with the events that change it."""
 
     id: str

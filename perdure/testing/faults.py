@@ -2,17 +2,15 @@
 lost, clocks that jump. All of it is drawn from the run's seed and has a bound.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final, TypeVar
 
 from perdure.core.errors import StoreFull, Unavailable
-from perdure.core.journal import Record
 from perdure.engine.agent import Agent
 from perdure.engine.runtime import Engine
-from perdure.ports.blobs import Blobs
-from perdure.ports.store import Batch, Claim, Doc, ErrorRow, Letter, SessionRow, Store
+from perdure.ports.store import Batch
 from perdure.stores.faults import Faults
 from perdure.testing.sim_disks import Opened
 from perdure.testing.simloop import Owner, SimLoop
@@ -49,6 +47,7 @@ def draw_faults(dice: Random) -> FaultPlan:
     """Return the faults of one run: none at all for some, everything at once for others."""
     kills = dice.choice((0, 0, 1, 1, 2, 3, 5, 8))
     kind = dice.randrange(4)
+    overlap = dice.choice((0.0, 0.0, 3.0))
     return FaultPlan(
         kills=kills,
         at_point=0.05 if kind in (0, 3) else 0.0,
@@ -58,9 +57,9 @@ def draw_faults(dice: Random) -> FaultPlan:
         full_commits=dice.randrange(1, 9),
         lost_answer=dice.choice((0.0, 0.0, 0.0, 0.01)),
         clock_jump=dice.choice((0.0, 0.0, 0.05)),
-        overlap=dice.choice((0.0, 0.0, 0.3)),
+        overlap=overlap,
         restart=dice.choice((0.0, 0.0, 0.05)),
-        expiry=dice.choice((0.0, 0.0, 0.2)),
+        expiry=dice.choice((0.0, 0.3)) if overlap else 0.0,
     )
 
 
@@ -100,6 +99,7 @@ class Injector:
         self._world = world
         self._dice = dice
         self._kills_left = plan.kills
+        self._poison_left = 10
         self._full_left = 0
         self._fulls_left = 2
         self._lost_left = 2
@@ -113,8 +113,13 @@ class Injector:
 
     def fatal(self, owner: Owner, point: str) -> bool:
         """Whether `owner` dies at this point; if so, it is dead on return."""
-        chance = 1.0 if point == "poison" else self.plan.at_point
-        return isinstance(owner, Process) and self._kill(owner, chance, point)
+        if not isinstance(owner, Process):
+            return False
+        if point == "poison" and self.plan.kills and self._poison_left:
+            self._poison_left -= 1
+            self._kills_left += 1  # poison has a budget of its own
+            return self._kill(owner, 1.0, point)
+        return self._kill(owner, self.plan.at_point, point)
 
     def step(self, step: int) -> None:
         """Called after every callback."""
@@ -129,6 +134,7 @@ class Injector:
             return False
         self._kills_left -= 1
         self._world.kills += 1
+        self._world.killed.add(process.name)
         self._world.note(f"** {process.name} dies at {point}")
         process.kill()
         return True
@@ -140,6 +146,7 @@ class Injector:
         if moment == "after":
             if self._lost_left and self._dice.random() < self.plan.lost_answer:
                 self._lost_left -= 1
+                self._world.in_doubt += 1
                 self._world.note(f"** {process.name}: the answer of a commit is lost")
                 raise Unavailable("E-SIM-IN-DOUBT", "Nobody can tell.")
             return
@@ -172,118 +179,6 @@ class SimFaults(Faults):
     def after_commit(self, batches: Sequence[Batch]) -> None:
         """See `Faults`."""
         self._injector.commit(self._process, "after")
-
-
-class SimBlobs:
-    """Blobs on the simulated disk, which may be full."""
-
-    def __init__(self, inner: Blobs, world: World, process: Process, injector: Injector) -> None:
-        self._inner = inner
-        self._world = world
-        self._process = process
-        self._injector = injector
-
-    async def put(self, data: bytes) -> str:
-        """See `Blobs.put`."""
-        await self._world.point(self._process, "blob")
-        self._injector.room(self._process)
-        return await self._inner.put(data)
-
-    async def get(self, digest: str) -> bytes:
-        """See `Blobs.get`."""
-        return await self._inner.get(digest)
-
-
-class SimStore:
-    """A process's store whose reads take their time and whose blobs may find no room."""
-
-    def __init__(self, inner: Store, world: World, process: Process, injector: Injector) -> None:
-        self._inner = inner
-        self._world = world
-        self._process = process
-        self._blobs = SimBlobs(inner.blobs, world, process, injector)
-
-    @property
-    def blobs(self) -> Blobs:
-        """See `Store.blobs`."""
-        return self._blobs
-
-    async def claim(self, session: str) -> Claim:
-        """See `Store.claim`."""
-        return await self._inner.claim(session)
-
-    async def release(self, claim: Claim) -> None:
-        """See `Store.release`."""
-        await self._inner.release(claim)
-
-    def append(self, batch: Batch) -> Awaitable[None]:
-        """See `Store.append`."""
-        return self._inner.append(batch)
-
-    async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
-        """See `Store.read`."""
-        return await self._later(await self._inner.read(session, after, limit))
-
-    async def fork(self, source: str, at: int, session: str) -> None:
-        """See `Store.fork`."""
-        await self._inner.fork(source, at, session)
-
-    async def post(self, session: str, key: str, body: bytes) -> bool:
-        """See `Store.post`."""
-        return await self._inner.post(session, key, body)
-
-    async def inbox(self, session: str) -> list[Letter]:
-        """See `Store.inbox`."""
-        return await self._later(await self._inner.inbox(session))
-
-    async def mailboxes(self) -> list[str]:
-        """See `Store.mailboxes`."""
-        return await self._inner.mailboxes()
-
-    async def sessions(self) -> list[SessionRow]:
-        """See `Store.sessions`."""
-        return await self._inner.sessions()
-
-    async def session(self, session: str) -> SessionRow | None:
-        """See `Store.session`."""
-        return await self._later(await self._inner.session(session))
-
-    async def save_state(self, session: str, seq: int, data: bytes) -> None:
-        """See `Store.save_state`."""
-        await self._inner.save_state(session, seq, data)
-
-    async def load_state(self, session: str) -> tuple[int, bytes] | None:
-        """See `Store.load_state`."""
-        return await self._inner.load_state(session)
-
-    async def errors(self) -> list[ErrorRow]:
-        """See `Store.errors`."""
-        return await self._later(await self._inner.errors())
-
-    async def put_doc(self, kind: str, name: str, data: bytes, *, expect: int | None = None) -> int:
-        """See `Store.put_doc`."""
-        return await self._inner.put_doc(kind, name, data, expect=expect)
-
-    async def docs(self, kind: str) -> list[Doc]:
-        """See `Store.docs`."""
-        return await self._later(await self._inner.docs(kind))
-
-    async def delete_doc(self, kind: str, name: str) -> None:
-        """See `Store.delete_doc`."""
-        await self._inner.delete_doc(kind, name)
-
-    async def changed(self, timeout_s: float) -> bool:
-        """See `Store.changed`."""
-        return await self._inner.changed(timeout_s)
-
-    async def close(self) -> None:
-        """See `Store.close`."""
-        await self._inner.close()
-
-    async def _later(self, answer: T) -> T:
-        """Answer with how things were a moment ago."""
-        await self._world.point(self._process, "store.read")
-        return answer
 
 
 class SimClock:

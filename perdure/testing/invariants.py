@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from perdure.core import events as e
@@ -18,8 +18,8 @@ from perdure.core.state import State
 from perdure.core.step import next_step
 from perdure.testing.index import rows_from_scratch
 from perdure.testing.sim_sandbox import apply
-from perdure.testing.sim_tools import script_of, spec_of
-from perdure.testing.world import World
+from perdure.testing.sim_tools import AgentPlan, script_of, spec_of
+from perdure.testing.world import Entered, World
 
 
 class Run(Protocol):
@@ -30,6 +30,9 @@ class Run(Protocol):
 
     @property
     def sessions(self) -> Sequence[str]: ...
+
+    @property
+    def plans(self) -> Mapping[str, AgentPlan]: ...
 
     def state(self, session: str) -> State: ...
 
@@ -119,15 +122,14 @@ def once(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     calls = _calls(events)
     for call_id, call in calls.items():
         entered = run.world.entered.get((session, call_id), [])
+        left = [x for x in entered if spec_of(x.tool).effect is Effect.ONCE]
         if call.effect is Effect.ONCE:
             allowed = 1 + call.reruns + run.world.denied_probes[session, call_id]
-            if len(entered) > allowed:
-                yield f"{call_id} ({call.tool}) left {len(entered)} times, decided {allowed}"
+            if len(left) > allowed:
+                yield f"{call_id} ({call.tool}) left {len(left)} times, decided {allowed}"
         if len({each.key for each in entered}) > 1:
             yield f"{call_id} had several idempotency keys"
-        attempts = [
-            each.attempt for each in entered if spec_of(each.tool).effect is not Effect.READ
-        ]
+        attempts = [each.attempt for each in entered if _waits(each)]
         if len(set(attempts)) != len(attempts):
             yield f"{call_id} was entered twice as the same attempt: {attempts}"
 
@@ -148,15 +150,44 @@ def keys(run: Run, session: str, events: list[Event]) -> Iterator[str]:
 
 def poison(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     """A call that kills its owners is tried a few times and then left to a person."""
-    words = sum(isinstance(ev.payload, _WORDS) for ev in events)
     for (name, call_id), entered in run.world.entered.items():
-        if name == session and len(entered) > TRIES * (1 + words):
-            yield f"{call_id} was tried {len(entered)} times"
-    dead = 0
+        tried = Counter(
+            each.progress
+            for each in entered
+            # A read does not wait for the disk, so its count says less than there was.
+            if name == session and each.process in run.world.killed and _waits(each)
+        )
+        # Whoever claims in doubt and claims again learns no more that the last owner died.
+        if tried and max(tried.values()) > TRIES + run.world.in_doubt:
+            yield f"{call_id} was tried {max(tried.values())} times in vain"
+
+
+def owned(run: Run, session: str, events: list[Event]) -> Iterator[str]:
+    """Once a new owner has written, an old one never does again."""
+    newest = 0
     for event in events:
-        dead = dead + 1 if isinstance(event.payload, e.SessionRecovered) else 0
-        if dead > TRIES:
-            yield f"event {event.seq}: owner number {dead} in a row"
+        if isinstance(event.payload, e.SessionRecovered | e.ToolStarted):
+            if event.payload.epoch < newest:
+                yield f"event {event.seq}: epoch {event.payload.epoch} after {newest}"
+            newest = max(newest, event.payload.epoch)
+
+
+def patient(run: Run, session: str, events: list[Event]) -> Iterator[str]:
+    """A model call is tried as often as the agent says, and no more."""
+    attempts = run.plans[session].retry.attempts
+    for event in events:
+        if isinstance(event.payload, e.ModelRequested) and event.payload.attempt > attempts:
+            yield f"event {event.seq}: attempt {event.payload.attempt} of {attempts}"
+
+
+def decided(run: Run, session: str, events: list[Event]) -> Iterator[str]:
+    """Nobody decides in a person's name."""
+    for event in events:
+        p = event.payload
+        if not isinstance(p, e.ActionResolved) or p.by == "late result":
+            continue
+        if (session, p.action_id, p.decision) not in run.world.decided:
+            yield f"event {event.seq}: {p.decision} of {p.action_id} was nobody's decision"
 
 
 def obedient(run: Run, session: str, events: list[Event]) -> Iterator[str]:
@@ -178,7 +209,7 @@ def honest(run: Run, session: str, events: list[Event]) -> Iterator[str]:
         failed = call.status == "error" and call.code != "E-SIM-RAISED" and not call.vouched
         if done and call.effect is Effect.ONCE and failed:
             yield f"{call_id} happened, and is reported as failed: {call.code}"
-        if done and call.status == "cancelled" and "no effect" in call.text:
+        if done and call.effect is not Effect.READ and "no effect" in call.text:
             yield f"{call_id} happened, and is reported to have had no effect"
 
 
@@ -195,7 +226,10 @@ def permitted(run: Run, session: str, events: list[Event]) -> Iterator[str]:
                 yield f"{call_id} attempt {entered.attempt} ran without permission"
             elif permit != digest:
                 yield f"{call_id} attempt {entered.attempt} ran with other arguments than allowed"
-            if spec.deny and json.loads(entered.arguments)["n"] == 9:
+            number = json.loads(entered.arguments)["n"]
+            if spec.ask and number >= int(spec.ask.removeprefix("n >= ")) and not call.allowed:
+                yield f"{call_id} ran and nobody was asked"
+            if spec.deny and number == 9:
                 yield f"{call_id} ran although a rule forbids it"
 
 
@@ -231,6 +265,11 @@ def transcript(run: Run, session: str, events: list[Event]) -> Iterator[str]:
             yield f"{text!r} is {count} times in the transcript"
 
 
+def _waits(entered: Entered) -> bool:
+    """Whether the call could leave only when that was on disk."""
+    return spec_of(entered.tool).effect is not Effect.READ
+
+
 class _Call:
     """What the journal says of one call."""
 
@@ -243,6 +282,7 @@ class _Call:
         self.code = ""
         self.text = ""
         self.vouched = False
+        self.allowed = False
         self.last_arguments = ""
         self.last_started = 0
         self._arguments = call.arguments
@@ -254,6 +294,7 @@ class _Call:
 
     def resolved(self, p: e.ActionResolved) -> None:
         if p.decision == "allow":
+            self.allowed = True
             self._permit = p.digest
             self._arguments = p.arguments or self._arguments
         self.vouched = p.decision in ("done", "failed")
@@ -317,7 +358,6 @@ def indexed(run: Run, session: str, events: list[Event]) -> Iterator[str]:
 
 
 TRIES: Final = 4  # one owner and three that recover
-_WORDS: Final = (e.ToolFinished, e.ModelResponded, e.ActionResolved, e.InputAccepted)
 CHECKS: Final[dict[str, Check]] = {
     "chain": chain,
     "prefixes": prefixes,
@@ -326,6 +366,9 @@ CHECKS: Final[dict[str, Check]] = {
     "once": once,
     "keys": keys,
     "poison": poison,
+    "ownership": owned,
+    "retries": patient,
+    "decisions": decided,
     "obedience": obedient,
     "honesty": honest,
     "permission": permitted,

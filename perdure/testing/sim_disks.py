@@ -2,6 +2,7 @@
 of it past all of them. One in memory, and one that is real SQL run on the simulated loop.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,6 +75,17 @@ class InMemory:
         journal.owner.alive = False
         return name
 
+    def put(self, session: str, record: Record) -> None:
+        """Add a record behind everybody's back."""
+        self._disk.journals[session].records.append(record)
+
+    def flip(self, session: str, seq: int) -> None:
+        """Damage one stored event by one bit, as a disk does in the course of years."""
+        records = self._disk.journals[session].records
+        data = bytearray(records[seq - 1].data)
+        data[len(data) // 2] ^= 1
+        records[seq - 1] = records[seq - 1]._replace(data=bytes(data))
+
     def close(self) -> None:
         """Nothing to let go."""
 
@@ -111,6 +123,14 @@ class OnSqlite:
         if not self._path.exists():
             return []
         return [row for row in self._observer().errors() if row.session == session]
+
+    def copy(self, to: Path) -> None:
+        """Copy the database as it is, as a backup of a living one does."""
+        shutil.copytree(self._path.parent, to)
+
+    def put_back(self, copy: Path) -> None:
+        """Begin with a copy."""
+        shutil.copytree(copy, self._path.parent, dirs_exist_ok=True)
 
     def expire(self, session: str) -> str:
         """SQLite has no leases: whoever lives owns."""

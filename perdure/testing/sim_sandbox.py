@@ -56,6 +56,7 @@ class SimSandbox:
         on_output: Callable[[bytes], None] | None = None,
     ) -> Ended:
         """Do the steps of the script, one visible after the other."""
+        self._check()
         self._world.running[self._session] += 1
         if self._world.running[self._session] > 1:
             self._world.violated("one at a time", f"two commands at once in {self._session}")
@@ -64,11 +65,13 @@ class SimSandbox:
                 await self._point("sandbox.step")
                 if step[0] == "pause":
                     await asyncio.sleep(step[1])
+                if step[0] == "poison":
+                    await self._point("poison")
                 self._check()
                 apply(self._content, step)
             await self._point("sandbox.ran")
         finally:
-            if self._owner.alive:
+            if self._owner.alive and self._opening == self._world.openings[self._session]:
                 self._world.running[self._session] -= 1
         return Ended(b"", 0, 0.0)
 

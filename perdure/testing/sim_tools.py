@@ -7,11 +7,13 @@ does the same again.
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
 from typing import Any, Final
 
 import msgspec
 
-from perdure.core.agent import Effect, ToolSpec
+from perdure.core.agent import Effect, Limits, RetryPolicy, ToolSpec
 from perdure.core.errors import InvalidRequest, error_info
 from perdure.ports.tool import HearsLate, OutcomeUnknown, ToolContext, ToolFailed, ToolOutput
 from perdure.testing.simloop import Owner
@@ -107,7 +109,7 @@ class SimTool:
             return None
         await self._world.point(self._owner, "probe")
         call = (context.session_id, context.call_id)
-        if self._world.performed[call]:
+        if self._world.done[context.idempotency_key]:
             return ToolOutput(f"{self._spec.name} had happened")
         self._world.denied_probes[call] += 1
         raise ToolFailed(error_info("E-TOOL-NOT-DONE", "tool", "It did not happen."))
@@ -119,12 +121,13 @@ class SimTool:
             context.idempotency_key,
             json.dumps(arguments),
             self._owner.name,
+            self._world.progress(context.session_id),
         )
         hurts = self._spec.effect is not Effect.READ
         self._world.enter(context.session_id, context.call_id, entered, hurts=hurts)
 
     async def _effect(self, act: str, arguments: Mapping[str, Any], context: ToolContext) -> None:
-        if act == "poison":
+        if act == "poison" and self._spec.effect is not Effect.CONTAINED:
             await self._world.point(self._owner, "poison")
         await asyncio.sleep(40 if act == "slow" else self._world.dice.choice((0, 0, 0.3, 4)))
         if act == "hang" and self._spec.effect is not Effect.CONTAINED:
@@ -133,7 +136,9 @@ class SimTool:
             script = script_of(context.call_id, arguments)
             await context.sandbox.run(json.dumps(script))
         elif act != "lost" or arguments["n"] % 2:
+            self._world.acting(context.session_id, context.call_id)
             self._world.performed[context.session_id, context.call_id] += 1
+            self._world.done[context.idempotency_key] += 1
         context.progress("half-way\n")
 
     async def _outcome(
@@ -161,10 +166,35 @@ def script_of(call_id: str, arguments: Mapping[str, Any]) -> list[list[Any]]:
     """Return what a contained call does to its workspace. Done twice, it shows."""
     number, act = arguments["n"], arguments.get("act", "ok")
     pause = 2 * TIMEOUT_S if act == "hang" else 0.5
+    half_way = ["poison"] if act == "poison" else ["pause", pause]
     return [
         ["append", "log", f"<{call_id}"],
         ["write", f"file{number}", call_id],
-        ["pause", pause],
+        half_way,
         ["remove", f"file{(number + 1) % 10}"],
         ["append", "log", ">"],
     ]
+
+
+@dataclass(frozen=True)
+class AgentPlan:
+    """What is drawn for the agent of one session."""
+
+    tools: tuple[str, ...]
+    limits: Limits
+    retry: RetryPolicy
+
+
+def draw_agent(dice: Random) -> AgentPlan:
+    """Draw tools, limits and patience."""
+    limits = Limits(
+        steps=dice.choice((3, 100)),
+        tool_calls=dice.choice((2, 500)),
+        tokens=dice.choice((None, None, 2_000, 40_000)),
+        usd=dice.choice((None, None, 0.01, 0.2)),
+    )
+    return AgentPlan(
+        tools=tuple(dice.sample(NAMES, dice.randrange(1, len(NAMES) + 1))),
+        limits=limits,
+        retry=RetryPolicy(attempts=dice.choice((2, 4))),
+    )

@@ -21,6 +21,7 @@ from perdure.core.state import ActionState, Phase, State
 from perdure.engine.runtime import Engine
 from perdure.engine.session import Session
 from perdure.testing.faults import Process
+from perdure.testing.simloop import SimulationStuck
 from perdure.testing.world import Posted, World
 
 T = TypeVar("T")
@@ -75,6 +76,8 @@ class User:
         for _ in range(actions):
             await self._bide()
             await self._act()
+        if any("poison" in text for _, text in self._world.story):
+            await asyncio.sleep(120)  # long enough to see whether it is tried for ever
 
     async def _bide(self) -> None:
         """Wait a little, or for a moment at which acting is awkward."""
@@ -179,6 +182,7 @@ class User:
 
     async def _decide(self, decision: Decide) -> None:
         self._world.note(f"user: {decision.decision} {self.session}:{decision.action_id}")
+        self._world.decided.add((self.session, decision.action_id, decision.decision))
 
         async def send(process: Process) -> Event:
             session = Session(process.running, self.session)
@@ -208,7 +212,7 @@ class User:
                 raise
             except (Gone, PerdureError):
                 await asyncio.sleep(self._dice.choice((0.1, 3, 20)))
-        raise AssertionError("nobody answers")
+        raise SimulationStuck("nobody answers")
 
 
 def _runs_a_call(state: State) -> bool:

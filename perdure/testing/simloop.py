@@ -29,6 +29,15 @@ class Owner:
         self.alive = True
 
 
+_NOBODY: Final = Owner("outside")
+_OWNER: Final[ContextVar[Owner]] = ContextVar("owner", default=_NOBODY)
+
+
+def current_owner() -> Owner:
+    """Return whose callback is running."""
+    return _OWNER.get()
+
+
 class SimulationStuck(AssertionError):
     """The simulated program cannot come to its end."""
 
@@ -39,10 +48,6 @@ class Deadlock(SimulationStuck):
 
 class Runaway(SimulationStuck):
     """More callbacks ran than any sensible run needs."""
-
-
-_NOBODY: Final = Owner("outside")
-_OWNER: Final[ContextVar[Owner]] = ContextVar("owner", default=_NOBODY)
 
 
 class SimLoop(asyncio.SelectorEventLoop):

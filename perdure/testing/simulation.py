@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from perdure.core.agent import EnvironmentSpec, Limits, RetryPolicy
+from perdure.core.agent import EnvironmentSpec, Limits
 from perdure.core.errors import PerdureError, Unavailable
 from perdure.core.events import Event
 from perdure.core.evolve import evolve
@@ -27,20 +27,21 @@ from perdure.testing.faults import (
     Process,
     SimClock,
     SimFaults,
-    SimStore,
     draw_faults,
 )
 from perdure.testing.invariants import check_all
 from perdure.testing.sim_disks import Disk, InMemory, OnSqlite
 from perdure.testing.sim_model import PRICE, SimModel
 from perdure.testing.sim_sandbox import SimEnvironments
-from perdure.testing.sim_tools import NAMES, SimTool
+from perdure.testing.sim_store import SimStore
+from perdure.testing.sim_tools import SimTool, draw_agent
 from perdure.testing.sim_user import Gone, Reader, User, ask
-from perdure.testing.simloop import SimLoop, SimulationStuck
+from perdure.testing.simloop import Owner, SimLoop, SimulationStuck
 from perdure.testing.world import World
 
 STILL_S: Final = 7200.0  # nothing at all for so long, and a session that is not at rest is stuck
 ROUND_S: Final = 10.0
+STEPS_MAX: Final = 60_000
 CLOSE_S: Final = 120.0
 
 
@@ -50,7 +51,8 @@ class Build:
 
     engine: Callable[[Kit], Engine] = Engine
     store: Callable[[Store], Store] = lambda store: store
-    environments: Callable[[Environments], Environments] = lambda given: given
+    environments: Callable[[World, Owner], Environments] = SimEnvironments
+    memory: Callable[[], Disk] = InMemory
 
 
 @dataclass(frozen=True)
@@ -71,30 +73,6 @@ class Report:
         return replace(self, story=[], journals={})
 
 
-@dataclass(frozen=True)
-class AgentPlan:
-    """What is drawn for the agent of one session."""
-
-    tools: tuple[str, ...]
-    limits: Limits
-    retry: RetryPolicy
-
-
-def draw_agent(dice: Random) -> AgentPlan:
-    """Draw tools, limits and patience."""
-    limits = Limits(
-        steps=dice.choice((3, 100)),
-        tool_calls=dice.choice((2, 500)),
-        tokens=dice.choice((None, None, 2_000, 40_000)),
-        usd=dice.choice((None, None, 0.01, 0.2)),
-    )
-    return AgentPlan(
-        tools=tuple(dice.sample(NAMES, dice.randrange(1, len(NAMES) + 1))),
-        limits=limits,
-        retry=RetryPolicy(attempts=dice.choice((2, 4))),
-    )
-
-
 class Simulation:
     """One run."""
 
@@ -109,6 +87,7 @@ class Simulation:
         plan = draw_faults(Random(seed + 2_000_003)) if faults is None else faults
         self.injector = Injector(self.world, plan, Random(seed + 3_000_017))
         self.world.fatal = self.injector.fatal
+        self.world.fencing = plan.expiry > 0
         loop.on_step = self.injector.step if plan.at_step else None
         self._build = build
         self._disk = disk
@@ -230,7 +209,7 @@ class Simulation:
             clock=SimClock(world),
             ids=SeededIds(self.seed * 1000 + self._born),
             models=SimModel(world, process, self.seed),
-            environments={"sim": self._build.environments(SimEnvironments(world, process))},
+            environments={"sim": self._build.environments(world, process)},
             prices={"sim:*": PRICE},
             bounds=self._bounds,
         )
@@ -350,8 +329,8 @@ def simulate(
     faults: FaultPlan | None = None,
 ) -> Report:
     """Run one seed to its end and return what was found. `store` is memory or sqlite."""
-    loop = SimLoop(seed, disorder=Random(seed + 5).choice((0.0, 0.3, 1.0)))
-    disk: Disk = OnSqlite() if store == "sqlite" else InMemory()
+    loop = SimLoop(seed, steps_max=STEPS_MAX, disorder=Random(seed + 5).choice((0.0, 0.3, 1.0)))
+    disk: Disk = OnSqlite() if store == "sqlite" else build.memory()
     simulation = Simulation(seed, loop, disk, build, faults)
     world = simulation.world
     try:

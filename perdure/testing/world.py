@@ -46,6 +46,7 @@ class Entered(msgspec.Struct, frozen=True):
     key: str
     arguments: str
     process: str
+    progress: int  # how much had come of anything in this session by then
 
 
 class Posted(msgspec.Struct, frozen=True):
@@ -65,6 +66,7 @@ class World:
     dice: Random
     entered: dict[tuple[str, str], list[Entered]] = field(default_factory=dict)
     performed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    done: Counter[str] = field(default_factory=Counter)  # by idempotency key
     denied_probes: Counter[tuple[str, str]] = field(default_factory=Counter)
     billed_tokens: Counter[str] = field(default_factory=Counter)
     billed_micro_usd: Counter[str] = field(default_factory=Counter)
@@ -73,14 +75,18 @@ class World:
     workspaces: dict[str, dict[str, str]] = field(default_factory=dict)
     snapshots: dict[str, Mapping[str, str]] = field(default_factory=dict)
     openings: Counter[str] = field(default_factory=Counter)
+    decided: set[tuple[str, str, str]] = field(default_factory=set)
     acked: list[Posted] = field(default_factory=list)
     seen: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     violations: list[str] = field(default_factory=list)
     story: list[tuple[float, str]] = field(default_factory=list)
     kills: int = 0
+    in_doubt: int = 0
+    killed: set[str] = field(default_factory=set)
     disk: Records | None = None
     fatal: Callable[[Owner, str], bool] = lambda _owner, _point: False
     clock_offset_us: int = 0
+    fencing: bool = False  # owners lose their leases unawares: what they run goes on for a while
     _decoded: dict[str, list[Event]] = field(default_factory=dict)
 
     def now_us(self) -> int:
@@ -111,6 +117,10 @@ class World:
         if draw < 0.3:
             await asyncio.sleep(0 if draw < 0.2 else draw)
 
+    def progress(self, session: str) -> int:
+        """Count what has come of something: a process that dies after it was not there in vain."""
+        return sum(_is_progress(event.payload) for event in self.events(session))
+
     def enter(self, session: str, call_id: str, entered: Entered, *, hurts: bool) -> None:
         """Record that a tool was entered, and check that this was on disk before."""
         self.entered.setdefault((session, call_id), []).append(entered)
@@ -121,6 +131,19 @@ class World:
                 f"{session}:{call_id} attempt {entered.attempt} left before tool.started was on "
                 "disk",
             )
+
+    def acting(self, session: str, call_id: str) -> None:
+        """A tool is about to act on the world: its call must not have been declared over."""
+        for event in reversed(self.events(session)):
+            match event.payload:
+                case e.ToolFinished(call_id=name, status=status) if name == call_id:
+                    if status != "unknown" and not self.fencing:
+                        self.violated("still running", f"{session}:{call_id} acts after its end")
+                    return
+                case e.ToolStarted(call_id=name) if name == call_id:
+                    return
+                case _:
+                    pass
 
     def events(self, session: str) -> list[Event]:
         """Return the durable events of a session, decoded once each."""
@@ -147,6 +170,16 @@ class World:
         """A provider has read or written tokens; `price` is micro-dollars for one."""
         self.billed_tokens[session] += tokens
         self.billed_micro_usd[session] += int(tokens * price)
+
+
+def _is_progress(payload: e.Payload) -> bool:
+    match payload:
+        case e.ModelResponded(status=status) | e.ToolFinished(status=status):
+            return status not in ("lost", "unknown")
+        case e.InputAccepted(kind=kind):
+            return kind in ("resume", "message")  # a person's word that it shall go on
+        case _:
+            return isinstance(payload, e.ActionResolved)
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:

@@ -29,21 +29,6 @@ def test_the_demo_tells_the_truth(shell: Shell) -> None:
 
 
 @needs_sandbox
-def test_what_the_demo_says_to_type_next_works(shell: Shell) -> None:
-    out = shell.perdure("demo", "--yes").out
-    commands = re.findall(
-        r"^ +(?:Next +)?perdure (show \S+(?: --\w+)?|new \S+)  ", out, re.MULTILINE
-    )
-    assert len(commands) == 3
-    for command in commands:
-        assert shell.perdure(*command.split()).status == 0, command
-    assert shell.read(".perdure/demo/demo/shop/prices/apple.txt") == "45\n"
-    shop = shell.folder / ".perdure/demo/demo/shop"
-    words = [sys.executable, "-B", "-m", "unittest", "-q"]
-    assert subprocess.run(words, cwd=shop, capture_output=True, check=False).returncode == 0
-
-
-@needs_sandbox
 def test_the_demo_asks_in_a_terminal(shell: Shell) -> None:
     with Terminal(shell, "demo") as terminal:
         terminal.expect("kill -9")
@@ -54,10 +39,20 @@ def test_the_demo_asks_in_a_terminal(shell: Shell) -> None:
 
 
 @needs_sandbox
-def test_a_second_demo_leaves_the_first_alone(shell: Shell) -> None:
+def test_what_the_demo_says_to_type_next_works(shell: Shell) -> None:
+    """Also where a demo was before: the second one leaves the first alone."""
     shell.write(".perdure/demo/demo/tickets.txt", "mine\n")
-    assert "on demo-2" in shell.perdure("demo").out
+    out = shell.perdure("demo", "--yes").out
+    pattern = re.compile(r"^ +(?:Next +)?perdure (show \S+(?: --\w+)?|new \S+)  ", re.MULTILINE)
+    commands = pattern.findall(out)
+    assert len(commands) == 3 and "on demo-2" in out
+    for command in commands:
+        assert shell.perdure(*command.split()).status == 0, command
     assert shell.read(".perdure/demo/demo/tickets.txt") == "mine\n"
+    shop = shell.folder / ".perdure/demo/demo-2/shop"
+    assert (shop / "prices/apple.txt").read_text() == "45\n"
+    words = [sys.executable, "-B", "-m", "unittest", "-q"]
+    assert subprocess.run(words, cwd=shop, capture_output=True, check=False).returncode == 0
 
 
 def test_without_a_sandbox_the_demo_says_so_and_does_nothing(shell: Shell) -> None:

@@ -135,11 +135,22 @@ def test_a_limit_is_status_8_and_can_be_raised(shell: Shell) -> None:
 
 
 def test_detach_returns_at_once_and_the_work_goes_on(shell: Shell) -> None:
-    shell.agent("look {order = 1}", "Done.")
+    shell.agent("This is written while nobody looks on.", delay_s=1.0)
     done = shell.perdure("run", "agent.py", "x", "--session", "s1", "--detach")
     assert (done.status, done.out) == (0, "s1\n")
+    assert shell.perdure("show", "s1", "--json").lines[0]["status"] == "running"
     assert shell.perdure("resume", "s1").status == 0
-    assert shell.perdure("show", "s1", "--json").lines[0]["status"] == "idle"
+    assert "while nobody looks on." in shell.perdure("show", "s1").out
+
+
+def test_what_runs_can_be_stopped_from_elsewhere(shell: Shell) -> None:
+    shell.agent("This is written slowly, so that it can be stopped." * 3, "More.", delay_s=0.5)
+    shell.perdure("run", "agent.py", "x", "--session", "s1", "--detach")
+    assert shell.perdure("stop", "s1", "--cancel").status == 0
+    (shown,) = shell.perdure("show", "s1", "--json").lines
+    assert (shown["status"], shown["turns"]) == ("idle", 1)
+    assert "cancelled" in shell.perdure("show", "s1").out
+    assert "nothing under way" in shell.perdure("stop", "s1", "--cancel").out
 
 
 def test_two_command_lines_on_one_session(shell: Shell) -> None:
@@ -233,3 +244,10 @@ def test_a_model_with_a_price_gets_the_projects_budget(shell: Shell) -> None:
     assert state["agent"]["limits"]["usd"] == 0.5
     free = shell.perdure("run", "agent.py", "x", "--model", "anthropic:claude-opus-5-5")
     assert "cost unknown: no price in perdure.toml" in free.out
+
+
+def test_verbose_shows_tracebacks_and_what_was_printed(shell: Shell) -> None:
+    shell.write("agent.py", "from perdure import Agent\n\nprint('loading')\nhelper = Agnet('x')\n")
+    done = shell.perdure("run", "agent.py", "x", "-v")
+    assert done.status == 2 and "Traceback" in done.err and "loading" in done.err
+    assert "Traceback" in shell.perdure("-v", "show", "x").err

@@ -1,17 +1,23 @@
 """A replay writes the same events again, and says where it would not."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
+from hypothesis import given as drawn
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from perdure.core import events as e
-from perdure.core.agent import AgentSpec
-from perdure.core.budget import Prices
+from perdure.core.agent import AgentSpec, Limits
+from perdure.core.budget import Prices, Reservation, Room, cost_of, input_bound, reserve
+from perdure.core.content import Text, Usage
+from perdure.core.context import Transcript
 from perdure.core.events import Event, Payload
+from perdure.core.evolve import evolve, fold
+from perdure.engine import given
 from perdure.engine.replay import ReplayReport, replay
 from perdure.testing.sim_model import PRICE
 from perdure.testing.simulation import simulate
@@ -26,11 +32,9 @@ def journals(seed: int) -> list[list[Event]]:
     return [list(events) for events in simulate(seed, "memory").journals.values() if events]
 
 
-def again(
-    events: Sequence[Event], prices: Prices | None = None, agent: AgentSpec | None = None
-) -> ReplayReport:
+def again(events: Sequence[Event], prices: Prices | None = None) -> ReplayReport:
     """Replay in a loop of its own: a simulation cannot run inside of one."""
-    return asyncio.run(replay(events, prices=prices, agent=agent))
+    return asyncio.run(replay(events, prices=prices))
 
 
 def with_payload(events: Sequence[Event], seq: int, payload: Payload) -> list[Event]:
@@ -41,7 +45,7 @@ def with_payload(events: Sequence[Event], seq: int, payload: Payload) -> list[Ev
 
 
 @SLOWLY
-@given(SEEDS)
+@drawn(SEEDS)
 def test_whatever_happened_to_a_session_its_replay_is_identical(seed: int) -> None:
     for events in journals(seed):
         report = again(events, prices=PRICES)
@@ -51,7 +55,7 @@ def test_whatever_happened_to_a_session_its_replay_is_identical(seed: int) -> No
 
 
 @SLOWLY
-@given(SEEDS)
+@drawn(SEEDS)
 def test_without_prices_the_recorded_money_is_believed(seed: int) -> None:
     for events in journals(seed):
         report = again(events)
@@ -60,7 +64,7 @@ def test_without_prices_the_recorded_money_is_believed(seed: int) -> None:
 
 
 @SLOWLY
-@given(SEEDS, st.floats(0, 1))
+@drawn(SEEDS, st.floats(0, 1))
 def test_the_beginning_of_a_journal_is_a_journal(seed: int, part: float) -> None:
     for events in journals(seed):
         until = 1 + int(part * (len(events) - 1))
@@ -121,3 +125,46 @@ def test_a_missing_event_is_missed(seed: int) -> None:
                     if (p := each.payload) is not event.payload
                 ]
                 assert not again(left, prices=PRICES).identical, f"without {event}"
+
+
+def test_of_every_type_of_event_it_is_said_who_makes_it() -> None:
+    """A new type belongs to what the engine decides anew, or to what a replay takes as given."""
+    known = [str(t.__struct_config__.tag) for t in (*given.DECIDED, *given.GIVEN, *given.EITHER)]
+    assert sorted(known) == sorted(e.EVENT_TYPES)
+
+
+def test_a_long_session_is_replayed_in_time_that_grows_with_its_length() -> None:
+    """Ten thousand events: what is done for each must not depend on how many came before."""
+    report = again(long_session(10_000), PRICES)
+    assert report.identical, report
+    assert report.events == 10_000
+
+
+def long_session(events: int) -> list[Event]:
+    """A session of short turns, five events each, the first one aside."""
+    spec = AgentSpec("long", "sim:long", limits=Limits(steps=3))
+    found = [Event(1, "0", 1, 0, e.SessionCreated("long", spec))]
+    state = fold(found)
+    transcript = Transcript(found)
+
+    def add(turn: int, payload: Payload) -> None:
+        nonlocal state
+        event = Event(len(found) + 1, f"{len(found):026}", len(found) + 1, turn, payload)
+        found.append(event)
+        state = evolve(state, event)
+        transcript.apply(event)
+
+    for turn in itertools.count(1):
+        add(0, e.InputAccepted("message", (Text(f"word {turn}"),)))
+        add(turn, e.TurnStarted(len(found)))
+        room = Room("", False, state.limits, None, None)
+        call = reserve(state.spec, [room], input_bound(state, transcript), PRICE)
+        assert isinstance(call, Reservation)
+        used = (call.max_output_tokens, call.tokens, call.micro_usd)
+        add(turn, e.ModelRequested("sim:long", 1, (), *used))
+        usage = Usage(100, 10, cost_micro_usd=cost_of(Usage(100, 10), PRICE))
+        add(turn, e.ModelResponded("ok", (Text("yes"),), model="sim:long", usage=usage))
+        add(turn, e.TurnEnded("completed"))
+        if len(found) >= events:
+            return found[:events]
+    raise AssertionError("unreachable")

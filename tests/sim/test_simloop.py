@@ -77,8 +77,10 @@ def test_the_dead_do_nothing_more(seed: int) -> None:
         finally:
             done.append(f"{owner.name} tidied up" if owner.alive else "")
 
-    async def nap() -> None:
-        await asyncio.sleep(10)
+    async def nap(seconds: float = 10) -> None:
+        woken = loop.create_future()
+        loop.call_later(seconds, woken.set_result, None)
+        await woken
 
     async def main() -> None:
         living, dead = Owner("living"), Owner("dead")
@@ -86,7 +88,7 @@ def test_the_dead_do_nothing_more(seed: int) -> None:
         loop.start(dead, work(dead))
         loop.call_later(5, setattr, dead, "alive", False)
         loop.call_later(20, done.append, "--")
-        await asyncio.sleep(30)
+        await nap(30)
 
     loop.run(main())
     assert done[:3] == ["living", "living tidied up", "--"]

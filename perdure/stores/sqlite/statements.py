@@ -23,6 +23,7 @@ class Statements(NamedTuple):
     release_all: str
     advance: str
     insert_event: str
+    insert_events: str
     take: str
     find_letter: str
     insert_letter: str

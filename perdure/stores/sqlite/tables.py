@@ -1,6 +1,7 @@
 """What a write does to the tables. Runs inside the transaction of a group."""
 
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
@@ -15,6 +16,7 @@ from perdure.stores.keys import packed
 from perdure.stores.sqlite.nodes import Node
 from perdure.stores.sqlite.statements import Statements
 
+_TOGETHER: Final = 32  # as many rows as insert_events.sql has
 _ERRORS: Final = Reader[ErrorRow](ErrorRow)
 
 
@@ -70,9 +72,13 @@ class Tables:
 
     def flush(self) -> None:
         """Insert the events of all batches at once."""
-        if self._events:
-            self.connection.executemany(self.sql.insert_event, self._events)
-            self._events.clear()
+        rows = self._events
+        together = len(rows) - len(rows) % _TOGETHER
+        for start in range(0, together, _TOGETHER):
+            values = tuple(chain.from_iterable(rows[start : start + _TOGETHER]))
+            self.connection.execute(self.sql.insert_events, values)
+        if rest := rows[together:]:
+            self.connection.executemany(self.sql.insert_event, rest)
 
     def find(self, session: str) -> Session | None:
         """Look a session up by its name."""
