@@ -12,6 +12,7 @@ from perdure.core import events as e
 from perdure.core.agent import Effect
 from perdure.core.codec import arguments_of
 from perdure.core.errors import PerdureError, error_info
+from perdure.core.policy import approval_digest
 from perdure.core.state import CallState, Phase
 from perdure.engine.tool_calls import ask_what_happened, run_call
 from perdure.engine.work import Work, context_of
@@ -22,7 +23,7 @@ async def recover_tools(work: Work, calls: tuple[CallState, ...]) -> None:
     """Do for each call what its effect allows, one after the other."""
     tools = await work.tools()
     for call in calls:
-        tool = tools.get(call.call.tool)
+        tool = _same(tools.get(call.call.tool), call)
         if call.phase is Phase.ASKING:
             _ask_again(work, call)
         elif call.phase is Phase.UNKNOWN:
@@ -33,6 +34,16 @@ async def recover_tools(work: Work, calls: tuple[CallState, ...]) -> None:
             await _recover_contained(work, tool, call)
         else:
             await run_call(work, tool, call)
+
+
+def _same(tool: Tool | None, call: CallState) -> Tool | None:
+    """Return the tool if it is still the one that the call was decided on.
+
+    Another one can neither run the call again nor say what became of it: that is a person's.
+    """
+    if tool is None or call.phase is not Phase.STARTED:
+        return tool
+    return tool if approval_digest(tool.spec, call.call.arguments) == call.digest else None
 
 
 def _ask_again(work: Work, call: CallState) -> None:
