@@ -15,6 +15,7 @@ from perdure.core import events as e
 from perdure.core.agent import Effect
 from perdure.core.codec import arguments_of
 from perdure.core.errors import PerdureError, error_info
+from perdure.core.policy import approval_digest
 from perdure.core.state import CallState, Phase
 from perdure.engine.tool_calls import ask_what_happened, run_call
 from perdure.engine.work import Work, context_of
@@ -38,7 +39,7 @@ def _is_parallel(tools: Mapping[str, Tool], call: CallState) -> bool:
 
 async def _one_by_one(work: Work, tools: Mapping[str, Tool], calls: Sequence[CallState]) -> None:
     for call in calls:
-        tool = tools.get(call.call.tool)
+        tool = _same(tools.get(call.call.tool), call)
         if call.phase is Phase.ASKING:
             _ask_again(work, call)
         elif call.phase is Phase.UNKNOWN:
@@ -49,6 +50,16 @@ async def _one_by_one(work: Work, tools: Mapping[str, Tool], calls: Sequence[Cal
             await _recover_contained(work, tool, call)
         else:
             await run_call(work, tool, call)
+
+
+def _same(tool: Tool | None, call: CallState) -> Tool | None:
+    """Return the tool if it is still the one that the call was decided on.
+
+    Another one can neither run the call again nor say what became of it: that is a person's.
+    """
+    if tool is None or call.phase is not Phase.STARTED:
+        return tool
+    return tool if approval_digest(tool.spec, call.call.arguments) == call.digest else None
 
 
 def _ask_again(work: Work, call: CallState) -> None:

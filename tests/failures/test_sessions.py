@@ -90,6 +90,38 @@ async def test_failure_26_changed_code_does_not_slip_under_a_living_session(stag
 
 
 @staged
+async def test_failure_26_a_call_in_flight_whose_tool_was_replaced_is_left_to_a_person(
+    stage: Stage,
+) -> None:
+    visits: list[str] = []
+
+    def stocker(doc: str, *, deadly: bool) -> FunctionTool[[], object]:
+        async def stock() -> str:
+            visits.append(doc)
+            if deadly:
+                await stage.dies_here()
+            return "stocked"
+
+        return tool(effect="idempotent", description=doc)(stock)
+
+    stage.plays(Reply(call=(Call("stock"),)), Reply(text="done"))
+    stage.agent = Agent("agent", "scripted:play", tools=[stocker("old", deadly=True)])
+    await stage.say(await stage.start(), "go")
+    await stage.processes[0].died
+    other = Agent("agent", "scripted:play", tools=[stocker("new", deadly=False)])
+    second = await stage.start(agent=other)
+    await stage.until(lambda s: s.parked)
+    await stage.on(second, lambda engine: engine.session("s", other, adopt=True))
+    await stage.with_session(second, lambda s: s.post(Say("resume", by="anna")))
+    state = await stage.until(lambda s: s.actions)
+    assert visits == ["old"], "it is not the call that was decided on"
+    (action,) = state.actions.values()
+    await decide(stage, Decide(action.id, "rerun", "anna"))
+    await stage.until(lambda s: s.last_status == "completed")
+    assert visits == ["old", "new"]
+
+
+@staged
 async def test_failure_26_a_question_that_code_forgot_is_still_asked(stage: Stage) -> None:
     stage.plays(Reply(text="hello"), Reply(call=(Call("look"),)), Reply(text="done"))
     stage.agent = Agent("agent", "scripted:play", tools=[looker(ask=True)])
