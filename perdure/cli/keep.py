@@ -12,10 +12,10 @@ from perdure.cli.resume import ref_of
 from perdure.cli.screen import Screen
 from perdure.core.errors import Conflict, InvalidRequest
 from perdure.engine.agent import Agent
+from perdure.regression import check
 from perdure.replaying import save_test
-from perdure.testing.regression import check
 
-_OURS: Final = "perdure.testing.regression"
+_OURS: Final = "perdure.regression"
 
 
 def keep(screen: Screen, typed: str, file: str, agent: str) -> int:

@@ -98,8 +98,6 @@ def _family(screen: Screen, tree: Tree) -> None:
         screen.line(f"  {name}   {row.agent} {row.status}   " + screen.dim(spent))
 
 
-
-
 def _head(screen: Screen, state: State) -> None:
     spec, spent = state.spec, state.spent
     age = duration(SystemClock().now_us() - state.updated_at_us)

@@ -24,8 +24,6 @@ from perdure.core.errors import (
     NotFound,
     PerdureError,
     StaleAppend,
-    Unavailable,
-    error_info,
 )
 from perdure.core.inbox import Post, Rewind, Say, accept
 from perdure.core.state import State
@@ -39,6 +37,7 @@ from perdure.engine.ledger import Ledger
 from perdure.engine.model_calls import call_model, recover_model
 from perdure.engine.recovery import recover_tools
 from perdure.engine.retry import LONGEST_S
+from perdure.engine.stops import first, our_fault, overdue, parked_by, poison
 from perdure.engine.tool_calls import request_tools, run_tools, settle
 from perdure.engine.trees import Trees
 from perdure.engine.work import Place, Work
@@ -161,7 +160,7 @@ class Driver:
         attempt = state.recoveries + 1
         work.journal.append(e.SessionRecovered(work.journal.claim.epoch, attempt))
         if attempt > self._kit.bounds.recoveries:
-            work.journal.append(e.SessionParked(_poison(attempt)))
+            work.journal.append(e.SessionParked(poison(attempt)))
         await work.journal.durable()
 
     async def _loop(self, work: Work) -> None:
@@ -184,10 +183,10 @@ class Driver:
             except PerdureError as error:
                 if work.journal.failure is not None:
                     raise
-                await self._park(work, _parked_by(error))
+                await self._park(work, parked_by(error))
             except Exception as error:  # noqa: BLE001  # one session, parked, and the rest go on
                 _LOG.exception("session.failed session=%s", self._session)
-                await self._park(work, _our_fault(error))
+                await self._park(work, our_fault(error))
 
     async def _park(self, work: Work, error: ErrorInfo) -> None:
         """Park, and let the sandbox go: whoever resumes begins with one that may be whole again."""
@@ -256,7 +255,7 @@ class Driver:
                 await asyncio.wait({self._effect})
                 raise
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            raise first(group) from group
         finally:
             self._effect = None
             work.interrupting = False
@@ -364,40 +363,3 @@ class Driver:
 def _stopped(state: State) -> bool:
     """Whether an interrupt is already ending the turn that is open."""
     return state.turn is not None and state.turn.interrupted and not resting(state)
-
-
-def overdue(state: State, now_us: int) -> ErrorInfo | None:
-    """Return why the turn must stop when it has used up its time."""
-    limit_s = state.limits.wall_s
-    if limit_s is None or state.turn is None:
-        return None
-    if now_us - state.turn.started_at_us <= limit_s * 1_000_000:
-        return None
-    return due.limit_reached("wall_s", f"{limit_s:g} s for a turn")
-
-
-def _poison(attempt: int) -> ErrorInfo:
-    return error_info(
-        "E-SESSION-POISON",
-        "runtime",
-        f"{attempt} processes in a row died while working on this session. "
-        "It is parked, so that it cannot take more with it; nothing was lost.",
-        hint="perdure show ID --events, then perdure resume ID or perdure stop ID --cancel",
-    )
-
-
-def _parked_by(error: PerdureError) -> ErrorInfo:
-    kind = "environment" if isinstance(error, Unavailable) else "runtime"
-    return error_info(error.code, kind, error.message, hint=error.hint, retryable=error.retryable)
-
-
-def _our_fault(error: Exception) -> ErrorInfo:
-    text = f"Perdure itself failed: {type(error).__name__}: {error}. The journal is whole."
-    return error_info("E-INTERNAL", "runtime", text, hint="perdure resume ID, and report this")
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first of our errors in a group, else the first of any."""
-    leaves = [_first(x) if isinstance(x, BaseExceptionGroup) else x for x in group.exceptions]
-    ours = [error for error in leaves if isinstance(error, PerdureError)]
-    return ours[0] if ours else leaves[0]

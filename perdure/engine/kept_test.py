@@ -24,7 +24,7 @@ limits and retries. When that is intended, make the file anew:
 
 from pathlib import Path
 
-from perdure.testing.regression import check
+from perdure.regression import check
 
 from {module} import {name}
 

@@ -10,8 +10,8 @@ import pytest
 from perdure.core.agent import Limits, Rule, Verdict
 from perdure.core.errors import InvalidRequest
 from perdure.engine.agent import Agent
+from perdure.regression import check
 from perdure.replaying import save_test
-from perdure.testing.regression import check
 from tests.engine.told import REFUND, Shop, clerk, engine_on, memory, refunded
 
 DEFINED = """

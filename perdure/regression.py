@@ -1,7 +1,7 @@
 """Sessions as regression tests: would the agent of today decide the same?
 
     from pathlib import Path
-    from perdure.testing.regression import check
+    from perdure.regression import check
     from refunds import agent
 
     def test_refund() -> None:
