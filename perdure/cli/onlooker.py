@@ -271,7 +271,7 @@ class Onlooker(Listener):
             if kinds - {"approve"}:
                 ways = "--as done --result JSON | --rerun | --as failed"
                 lines.append(f"    perdure resume {me} {ways}")
-            return lines
+            return lines + [f"    perdure approve {below} --allow" for below in still.below]
         go_on = f'perdure run {me} "…"'
         if still.status != "idle":
             go_on = f"perdure resume {me}" + " --limit usd=2" * (still.status == "budget")

@@ -9,7 +9,6 @@ from perdure.cli.opened import Opened, opened
 from perdure.cli.screen import Screen
 from perdure.core.errors import PerdureError
 from perdure.core.events import Event
-from perdure.core.evolve import evolve
 from perdure.core.state import State
 from perdure.core.step import status
 from perdure.engine.session import Session
@@ -61,7 +60,7 @@ async def _until(session: Session, state: State, *, cancel: bool) -> State:
         async with asyncio.timeout(PATIENCE_S):
             async for item in session.follow(state.seq):
                 if isinstance(item, Event):
-                    state = evolve(state, item)
+                    state = await session.state(item.seq)
                     if (state.turn is None) if cancel else state.paused:
                         return state
     except TimeoutError:

@@ -82,7 +82,10 @@ class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Still(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Nothing is due until somebody says something: where the session stands."""
+    """Nothing is due until somebody says something: where the session stands.
+
+    `below` are subagents that wait for a person.
+    """
 
     status: str
     seq: int
@@ -91,6 +94,7 @@ class Still(msgspec.Struct, frozen=True, omit_defaults=True):
     spent: Spent = Spent()
     last_status: str = ""
     changed: bool = False
+    below: tuple[str, ...] = ()
 
 
 class Trouble(msgspec.Struct, frozen=True, omit_defaults=True):

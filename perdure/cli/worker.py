@@ -28,13 +28,14 @@ from perdure.core.budget import price_of
 from perdure.core.codec import decode
 from perdure.core.errors import NotFound, PerdureError
 from perdure.core.events import Event, SessionUpdated
-from perdure.core.evolve import evolve
 from perdure.core.inbox import Decide
 from perdure.core.policy import approval_digest
 from perdure.core.state import Phase, State
 from perdure.core.step import next_step, status
 from perdure.engine.agent import Agent
 from perdure.engine.hub import Live
+from perdure.engine.journal import follow
+from perdure.engine.kin import stuck
 from perdure.engine.session import Session
 
 BACKLOG: Final = 20_000
@@ -266,7 +267,8 @@ class _Shift:
         async for item in self._session.follow(self._state.seq):
             self._outlet.send(item)
             if isinstance(item, Event):
-                self._state = evolve(self._state, item)
+                store = (await self._runtime.engine()).kit.store
+                self._state = await follow(store, self._session.id, self._state, item)
                 await self._tell_if_still()
 
     async def _listen(self) -> None:
@@ -284,6 +286,7 @@ class _Shift:
             for letter in letters:
                 await self._post(letter)
             if await self._is_still():
+                await self._tell_if_still()  # a subagent that waits says so in its own journal
                 if self._inlet.silent:
                     return
             else:
@@ -309,15 +312,16 @@ class _Shift:
     async def _tell_if_still(self) -> None:
         if not await self._is_still():
             return
-        still = self._still()
+        still = await self._still()
         if still != self._told:
             self._told = still
             self._outlet.send(Said(still=still))
 
     async def _is_still(self) -> bool:
-        if not isinstance(next_step(self._state), due.Rest | due.Ask):
-            return False
         store = (await self._runtime.engine()).kit.store
+        rests = isinstance(next_step(self._state), due.Rest | due.Ask)
+        if not rests and not await stuck(store, self._state):
+            return False
         row = await store.session(self._session.id)
         if row is not None and row.seq > self._state.seq:
             return False
@@ -343,16 +347,21 @@ class _Shift:
             asked=asked_in(state),
         )
 
-    def _still(self) -> Still:
+    async def _still(self) -> Still:
         state = self._state
+        below: tuple[str, ...] = ()
+        if not isinstance(next_step(state), due.Rest | due.Ask):
+            tree = await (await self._runtime.engine()).tree(state.id)
+            below = tuple(row.id for row in tree.rows[1:] if row.status == "waiting")
         return Still(
-            status=status(state),
+            status="waiting" if below else status(state),
             seq=state.seq,
             asked=asked_in(state),
             error=state.parked or state.last_error,
             spent=state.spent,
             last_status=state.last_status or "",
             changed=bool(state.snapshot),
+            below=below,
         )
 
 

@@ -156,6 +156,17 @@ def test_a_rewind_ends_the_turn_that_is_open(shell: Shell) -> None:
     assert shell.read("refunds.txt") == ""
 
 
+def test_a_rewind_while_somebody_looks_on(shell: Shell) -> None:
+    shell.agent("look {order = 9}", "refund {order = 9, eur = 38.0}", "Done.")
+    with Terminal(shell, "run", "agent.py", "x", "--session", "s1") as terminal:
+        terminal.expect("why")
+        at = seq_of(shell, "s1", "tool.finished")
+        assert shell.perdure("rewind", "s1", "--to", str(at), "--yes").status == 0
+        status, out = terminal.end()
+    assert status in (0, 130) and "Traceback" not in out, out
+    assert shell.perdure("show", "s1", "--json").lines[0]["status"] == "paused"
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "code"),
     [
