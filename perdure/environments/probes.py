@@ -224,6 +224,9 @@ try:
 except OSError:
     pass
 print(len(children), flush=True)
+if len(children) == {tries}:
+    signal.alarm(3)  # where only a watch limits them, it gets the time that a real bomb gives it
+    signal.pause()
 END"""
     ended = await sandbox.run(script, timeout_s=10.0)
     made = int(next(iter(ended.output.split()), b"0"))
