@@ -12,6 +12,7 @@ from perdure.core import events as e
 from perdure.core.agent import AgentSpec, Effect
 from perdure.core.errors import InvalidRequest, NotFound
 from perdure.core.events import Event
+from perdure.core.evolve import evolve
 from perdure.core.state import CallState, Phase, State
 from perdure.core.timeline import left_since
 from perdure.engine.journal import Journal, events_of, load
@@ -55,7 +56,7 @@ async def preflight(store: Store, session: str, at: int) -> Preflight:
     spent = base.spent
     return Preflight(
         session=session,
-        at=at,
+        at=base.seq,
         turn_open=base.turn is not None,
         from_journal={"model calls": spent.steps, "tool calls": spent.tool_calls},
         calls=calls,
@@ -77,11 +78,11 @@ async def fork(
         where = msgspec.structs.replace(spec.environment, in_place=False)
         agent = msgspec.structs.replace(spec, environment=where)
     unsafe = tuple(left_since(base, later))
-    await kit.store.fork(source, at, name)
+    await kit.store.fork(source, base.seq, name)
     claim = await kit.store.claim(name)
     try:
         journal = Journal(kit, claim, base, 0)
-        journal.append(e.SessionForked(name, source, at, by, agent, unsafe))
+        journal.append(e.SessionForked(name, source, base.seq, by, agent, unsafe))
         await journal.durable()
         await journal.close()
     finally:
@@ -89,16 +90,32 @@ async def fork(
 
 
 async def _cut(store: Store, session: str, at: int) -> tuple[State, Sequence[Event]]:
-    base, _, _ = await load(store, session, at)
+    base, later = await cut(store, session, at)
     if base.seq == 0:
         raise NotFound("E-SESSION-UNKNOWN", f"There is no session {session}.", "perdure ls")
-    if base.seq != at or at < 1:
+    if base.seq < at or at < 1:
         raise NotFound(
             "E-EVENT-UNKNOWN", f"{session} has no event {at}.", f"perdure show {session} --events"
         )
     if base.closed:
         raise InvalidRequest("E-SESSION-CLOSED", f"{session} is closed at event {at}.")
-    later = [event async for event, _ in events_of(store, session, at, None)]
+    return base, later
+
+
+async def cut(store: Store, session: str, at: int) -> tuple[State, list[Event]]:
+    """Return the state of the moment of event `at`, and what came later.
+
+    The end of a call and the workspace that it left behind are one moment: a cut between them
+    is made after both.
+    """
+    base, hash_, _ = await load(store, session, at)
+    later = [event async for event, _ in events_of(store, session, base.seq, hash_)]
+    if (
+        later
+        and isinstance(later[0].payload, e.EnvironmentSnapshotted)
+        and later[0].payload.call_id
+    ):
+        base = evolve(base, later.pop(0))
     return base, later
 
 

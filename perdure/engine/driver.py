@@ -29,9 +29,10 @@ from perdure.core.inbox import Post, Rewind, Say, accept
 from perdure.core.state import State
 from perdure.core.step import next_step, resting
 from perdure.core.timeline import left_since
+from perdure.engine.branching import cut
 from perdure.engine.endings import end_turn
 from perdure.engine.hub import Hub
-from perdure.engine.journal import Journal, events_of, load
+from perdure.engine.journal import Journal
 from perdure.engine.kit import Kit
 from perdure.engine.ledger import Ledger
 from perdure.engine.model_calls import call_model, recover_model
@@ -327,10 +328,9 @@ class Driver:
             return
         await work.journal.durable()
         store = self._kit.store
-        base, _, _ = await load(store, self._session, post.to)
-        later = [event async for event, _ in events_of(store, self._session, post.to, None)]
+        base, later = await cut(store, self._session, post.to)
         unsafe = tuple(left_since(base, later))
-        work.journal.rewind(e.SessionRewound(post.to, post.by, unsafe), base, taken=key)
+        work.journal.rewind(e.SessionRewound(base.seq, post.by, unsafe), base, taken=key)
 
     @staticmethod
     def _read(body: bytes) -> Post | str:

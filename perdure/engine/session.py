@@ -149,7 +149,7 @@ class Session:
             if not isinstance(item, Event):
                 continue
             match item.payload:
-                case e.SessionRewound(to=went) if went == to:
+                case e.SessionRewound(to=went) if went - to in (0, 1):  # see `branching.cut`
                     return item
                 case e.NoteRecorded(text=text) if text == no_such_past(to):
                     raise InvalidRequest("E-REWIND", text)

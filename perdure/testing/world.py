@@ -142,6 +142,8 @@ class World:
                     return
                 case e.ToolStarted(call_id=name) if name == call_id:
                     return
+                case e.SessionRewound() | e.SessionForked():
+                    return  # how it ended there was taken back
                 case _:
                     pass
 
@@ -164,6 +166,10 @@ class World:
             match event.payload:
                 case e.ToolStarted(call_id=name, attempt=number) if name == call_id:
                     return number == attempt
+                case e.SessionRewound() | e.SessionForked():
+                    return False
+                case _:
+                    pass
         return False
 
     def bill(self, session: str, tokens: int, price: float) -> None:
