@@ -42,7 +42,8 @@ def test_completion_is_there(shell: Shell) -> None:
     done = shell.perdure("--show-completion", "bash")
     assert done.status == 0 and "_PERDURE_COMPLETE" in done.out
     words = {"_PERDURE_COMPLETE": "complete_bash", "COMP_WORDS": "perdure r", "COMP_CWORD": "1"}
-    assert shell.perdure(**words).out.split() == ["run", "resume"]
+    found = shell.perdure(**words).out.split()
+    assert found == ["run", "resume", "rewind", "replay"]
 
 
 @pytest.mark.parametrize(
