@@ -83,6 +83,10 @@ def _describe(event: Event) -> str:
             return error.message
         case e.TurnEnded(status=status, error=error):
             return f"turn {status}" + (f": {error.message}" if error else "")
+        case e.SessionForked(origin=origin, at=at):
+            return f"fork of {origin} at event {at}"
+        case e.SessionRewound(to=to):
+            return f"back to event {to}"
         case e.NoteRecorded(text=text):
             return text
         case _:
