@@ -83,12 +83,18 @@ def _describe(event: Event) -> str:
             return error.message
         case e.TurnEnded(status=status, error=error):
             return f"turn {status}" + (f": {error.message}" if error else "")
+        case e.NoteRecorded(text=text):
+            return text
+        case _:
+            return _describe_branch(event)
+
+
+def _describe_branch(event: Event) -> str:
+    match event.payload:
         case e.SessionForked(origin=origin, at=at):
             return f"fork of {origin} at event {at}"
         case e.SessionRewound(to=to):
             return f"back to event {to}"
-        case e.NoteRecorded(text=text):
-            return text
         case _:
             return event.type
 
