@@ -177,10 +177,17 @@ def approve(
     edit: Annotated[
         str, typer.Option("--edit", metavar="JSON", help="Let it run with these arguments.")
     ] = "",
+    tools: Annotated[
+        bool, typer.Option("--tools", help="MCP tools whose definition changed: SERVER:TOOL.")
+    ] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> int:
     """Show what waits for a person, and decide."""
+    if tools:
+        from perdure.cli.held import tools as held
+
+        return held(ids or [], accept=allow or yes, json=json)
     from perdure.cli.approve import Choice
     from perdure.cli.approve import approve as verb
 
