@@ -22,6 +22,11 @@ PROMISES = {
     "mcp_tools": ("library__find_book: read", "'Night Trains', shelf 12"),
     "plain_script": ("when the first one is gone.", "poem: idle"),
     "quickstart": ("tool.finished", "turn 1 completed: 1 tool calls"),
+    "subagent_tree": (
+        "The limit of 6000 tokens for this session and its subagents is reached",
+        "Raised at the top, it is seen by all",
+        "The editor's turn: completed.",
+    ),
 }
 
 
