@@ -10,6 +10,7 @@ CODE = $(foreach dir,perdure tests examples bench,$(if $(shell find $(dir) -name
 
 SEEDS ?= 300
 SEED ?=
+KIND ?= $(if $(SEED),plain,plain branches)
 ARGS ?=
 
 .PHONY: help setup demo check test sim bench fmt lock clean
@@ -36,8 +37,9 @@ check: setup ## lint, format, types, import rules, tidiness
 test: setup ## run every test; ARGS="-k word" narrows it
 	$(BIN)/pytest $(ARGS)
 
-sim: setup ## simulate: SEEDS=n runs that many seeds, SEED=n replays one
-	$(BIN)/python -m perdure.testing.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+sim: setup ## simulate: SEEDS=n runs that many seeds, SEED=n replays one (KIND=branches: with forks)
+	@for kind in $(KIND); do echo "$$kind:"; $(BIN)/python -m perdure.testing.sim --kind $$kind \
+	  $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS); done
 
 bench: setup ## measure this machine
 	$(BIN)/python -m bench $(ARGS)

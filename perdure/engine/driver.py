@@ -331,6 +331,7 @@ class Driver:
         base, later = await cut(store, self._session, post.to)
         unsafe = tuple(left_since(base, later))
         work.journal.rewind(e.SessionRewound(base.seq, post.by, unsafe), base, taken=key)
+        await work.journal.durable()
 
     @staticmethod
     def _read(body: bytes) -> Post | str:

@@ -2,6 +2,7 @@
 
     python -m perdure.testing.sim --seeds 300        run 300 seeds
     python -m perdure.testing.sim --seed 17          run one and tell its story
+    python -m perdure.testing.sim --kind branches    with forks and rewinds
 
 A failure prints its seed and the invariant that does not hold, and exits 1.
 """
@@ -12,15 +13,17 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Final
 
 from perdure.core import events as e
 from perdure.core.events import Event
-from perdure.testing.simulation import Report, simulate
+from perdure.testing.sim_branches import Branching
+from perdure.testing.simulation import Report, Simulation, simulate
 
 STORES: Final = ("memory", "sqlite")
+KINDS: Final[Mapping[str, type[Simulation]]] = {"plain": Simulation, "branches": Branching}
 CHUNK: Final = 20
 SQLITE_EVERY: Final = 8  # of "both": real SQL is slower, and the engine above it is the same
 
@@ -32,26 +35,26 @@ def store_of(seed: int, choice: str) -> str:
     return "sqlite" if seed % SQLITE_EVERY == 0 else "memory"
 
 
-def run_chunk(seeds: Sequence[int], choice: str) -> list[Report]:
+def run_chunk(seeds: Sequence[int], choice: str, kind: str = "plain") -> list[Report]:
     """Run some seeds in this process. Stories are kept of failures only."""
     logging.disable(logging.CRITICAL)  # the tools here fail by design
     reports = []
     for seed in seeds:
-        report = simulate(seed, store_of(seed, choice))
+        report = simulate(seed, store_of(seed, choice), kind=KINDS[kind])
         reports.append(report if report.violations else report.without_story())
     return reports
 
 
-def run_many(seeds: Sequence[int], choice: str, jobs: int) -> Iterator[Report]:
+def run_many(seeds: Sequence[int], choice: str, jobs: int, kind: str = "plain") -> Iterator[Report]:
     """Run seeds in `jobs` processes and yield their reports in order."""
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
     if jobs <= 1:
         for chunk in chunks:
-            yield from run_chunk(chunk, choice)
+            yield from run_chunk(chunk, choice, kind)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        for reports in pool.map(run_chunk, chunks, [choice] * len(chunks)):
+        for reports in pool.map(run_chunk, chunks, [choice] * len(chunks), [kind] * len(chunks)):
             yield from reports
 
 
@@ -86,20 +89,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, metavar="N", help="the first of them")
     parser.add_argument("--seed", type=int, metavar="N", help="run one seed and tell its story")
     parser.add_argument("--store", choices=(*STORES, "both"), default="both")
+    parser.add_argument("--kind", choices=tuple(KINDS), default="plain", help="what people do")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     given = parser.parse_args(arguments)
     if given.seed is not None:
         logging.disable(logging.CRITICAL)
-        report = simulate(given.seed, store_of(given.seed, given.store))
+        report = simulate(given.seed, store_of(given.seed, given.store), kind=KINDS[given.kind])
         print(tell(report))
         return 1 if report.violations else 0
-    return _many(range(given.first, given.first + given.seeds), given.store, given.jobs)
+    seeds = range(given.first, given.first + given.seeds)
+    return _many(seeds, given.store, given.jobs, given.kind)
 
 
-def _many(seeds: Sequence[int], choice: str, jobs: int) -> int:
+def _many(seeds: Sequence[int], choice: str, jobs: int, kind: str) -> int:
     began = time.monotonic()
     failed = events = kills = 0
-    for report in run_many(seeds, choice, jobs):
+    for report in run_many(seeds, choice, jobs, kind):
         events += report.events
         kills += report.kills
         if report.violations:

@@ -51,6 +51,8 @@ class SimModel:
         session = request.model
         for wrong in what_is_wrong(request.items):
             self._world.violated("transcript", f"{session}: {wrong}")
+        for wrong in self._world.reading(session, request.items):
+            self._world.violated("reading", f"{session}: {wrong}")
         place = sum(isinstance(item, ModelItem) for item in request.items)
         self._world.model_calls[session] += 1
         self._world.note(f"{self._owner.name}: {session} model call {place}#{request.attempt}")

@@ -11,10 +11,11 @@ from typing import Final
 
 from perdure.core.agent import EnvironmentSpec, Limits
 from perdure.core.errors import PerdureError, Unavailable
-from perdure.core.events import Event
+from perdure.core.events import Event, SessionRewound
 from perdure.core.evolve import evolve
 from perdure.core.state import State
 from perdure.core.step import Ask, Rest, next_step
+from perdure.core.timeline import rewound
 from perdure.engine.agent import Agent
 from perdure.engine.kit import Bounds, Kit
 from perdure.engine.runtime import Engine
@@ -100,31 +101,47 @@ class Simulation:
             store_retry_cap_s=5.0,
         )
         self._commit_s = self._dice.choice((0.0, 0.001, 0.05))
-        self._states: dict[str, State] = {}
+        self._states: dict[str, list[State]] = {}
+        self.users: list[User] = []
+        self._readers: list[asyncio.Task[None]] = []
         self._born = 0
         self._over = False
 
     async def run(self) -> None:
         """Live through the faults, come to rest without them, and check everything."""
-        loop = self.world.loop
-        supervisor = loop.create_task(self._supervise())
-        users = [User(self, name, Random(f"{self.seed}{name}")) for name in self.sessions]
-        for name in self.sessions:
-            await self._create(name, users[0])
-        readers = [
-            loop.create_task(Reader(self, name, Random(f"r{self.seed}{name}")).follow())
-            for name in self.sessions
-        ]
-        await asyncio.gather(*(u.live(self._dice.randrange(1, 7)) for u in users))
+        supervisor = self.world.loop.create_task(self._supervise())
+        self.users = [self.user(name) for name in self.sessions]
+        for name in list(self.sessions):
+            await self._create(name, self.users[0])
+        for name in list(self.sessions):
+            self.read(name)
+        await self.live()
         self.injector.stop()
         self.world.note("-- the faults are over")
-        if await self._settle(users):
+        if await self._settle():
             await self._catch_up()
         self._over = True
-        for task in (supervisor, *readers):
+        for task in (supervisor, *self._readers):
             task.cancel()
-        await asyncio.wait([supervisor, *readers])
+        await asyncio.wait([supervisor, *self._readers])
         await self._close()
+        self.check()
+
+    def user(self, session: str) -> User:
+        """Return the person at a session."""
+        return User(self, session, Random(f"{self.seed}{session}"))
+
+    def read(self, session: str) -> None:
+        """Let somebody follow a session from its beginning."""
+        reader = Reader(self, session, Random(f"r{self.seed}{session}"))
+        self._readers.append(self.world.loop.create_task(reader.follow()))
+
+    async def live(self) -> None:
+        """Let everybody do what they came for."""
+        await asyncio.gather(*(u.live(self._dice.randrange(1, 7)) for u in self.users))
+
+    def check(self) -> None:
+        """Look for what must not be."""
         check_all(self)
 
     def bury(self) -> None:
@@ -134,11 +151,14 @@ class Simulation:
 
     def state(self, session: str) -> State:
         """Return the state that the durable events of `session` fold to."""
-        state = self._states.get(session, State())
-        for event in self.world.events(session)[state.seq :]:
-            state = evolve(state, event)
-        self._states[session] = state
-        return state
+        return self.states(session)[-1]
+
+    def states(self, session: str) -> list[State]:
+        """Return the state at every seq of the durable events, from 0."""
+        states = self._states.setdefault(session, [State()])
+        for event in self.world.events(session)[len(states) - 1 :]:
+            states.append(follow(states, event))
+        return states
 
     def raised_limits(self, session: str) -> Limits:
         """Return more generous limits than the session has now."""
@@ -214,7 +234,7 @@ class Simulation:
             bounds=self._bounds,
         )
         process.engine = await self._build.engine(kit).__aenter__()
-        for name in self.sessions:
+        for name in self.plans:
             process.agents[name] = self._agent(process, name)
             await process.engine.register(process.agents[name])
         process.ready = True
@@ -239,7 +259,7 @@ class Simulation:
 
         await user.request(create)
 
-    async def _settle(self, users: list[User]) -> bool:
+    async def _settle(self) -> bool:
         """Answer all questions until every session rests. False when one of them never does."""
         loop = self.world.loop
         length, since = -1, loop.time()
@@ -247,7 +267,7 @@ class Simulation:
             now = sum(len(self.world.events(name)) for name in self.sessions)
             if now != length:
                 length, since = now, loop.time()
-            waiting = [u for u in users if not await self._rests(u)]
+            waiting = [u for u in self.users if not await self._rests(u)]
             if not waiting:
                 return True
             if loop.time() - since > STILL_S:
@@ -308,6 +328,13 @@ class Simulation:
         process.kill()
 
 
+def follow(states: list[State], event: Event) -> State:
+    """Return the state after `event`, given those at all seqs before it."""
+    if isinstance(event.payload, SessionRewound):
+        return rewound(states[event.payload.to], states[-1], event)
+    return evolve(states[-1], event)
+
+
 def replace_limits(limits: Limits, tokens: int | None, usd: float | None) -> Limits:
     """Return the limits with other ones for the life of the session."""
     return Limits(limits.steps, limits.tool_calls, limits.wall_s, tokens, usd)
@@ -327,11 +354,12 @@ def simulate(
     store: str = "memory",
     build: Build = Build(),
     faults: FaultPlan | None = None,
+    kind: type[Simulation] = Simulation,
 ) -> Report:
     """Run one seed to its end and return what was found. `store` is memory or sqlite."""
     loop = SimLoop(seed, steps_max=STEPS_MAX, disorder=Random(seed + 5).choice((0.0, 0.3, 1.0)))
     disk: Disk = OnSqlite() if store == "sqlite" else build.memory()
-    simulation = Simulation(seed, loop, disk, build, faults)
+    simulation = kind(seed, loop, disk, build, faults)
     world = simulation.world
     try:
         loop.run(simulation.run())

@@ -8,7 +8,7 @@ program under test.
 import asyncio
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -17,6 +17,7 @@ import msgspec
 
 from perdure.core import events as e
 from perdure.core import journal as records
+from perdure.core.content import ContextItem
 from perdure.core.events import Event
 from perdure.core.journal import Record
 from perdure.ports.store import ErrorRow
@@ -84,6 +85,7 @@ class World:
     in_doubt: int = 0
     killed: set[str] = field(default_factory=set)
     disk: Records | None = None
+    reading: Callable[[str, Sequence[ContextItem]], list[str]] = lambda _session, _items: []
     fatal: Callable[[Owner, str], bool] = lambda _owner, _point: False
     clock_offset_us: int = 0
     fencing: bool = False  # owners lose their leases unawares: what they run goes on for a while
