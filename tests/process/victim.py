@@ -44,6 +44,7 @@ class Plan(msgspec.Struct, frozen=True):
     after: bool = False
     effect: str = ""  # "pay:before", "pay:after": in the body of that tool, around its effect
     ms: float = 0.0  # killed from outside after that many milliseconds, wherever it is then
+    deed: str = ""  # "fork:12", "rewind:12", "watch:f" in place of working to rest
     naive: bool = False  # a broken variant: the once tool says that it may be run again
 
 
@@ -157,7 +158,21 @@ async def work(plan: Plan) -> None:
     agent = Agent("victim", "scripted:victim", tools=tools(plan), workspace=plan.sandbox)
     async with Engine(kit) as engine:
         session = await engine.session("s", agent)
-        await _to_rest(home, session)
+        if plan.deed:
+            await _branch(session, Session(engine, "f"), *plan.deed.split(":"))
+        else:
+            await _to_rest(home, session)
+
+
+async def _branch(session: Session, fork: Session, deed: str, where: str) -> None:
+    """Fork the session or take it back, and see to it that the files follow."""
+    if deed == "fork":
+        await session.fork(int(where), name="f")
+    elif deed == "rewind":
+        await session.rewind(int(where))
+    branch = fork if deed == "fork" or where == "f" else session
+    async for _ in branch.watch():
+        pass
 
 
 async def _to_rest(home: Path, session: Session) -> None:
