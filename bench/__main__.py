@@ -13,6 +13,7 @@ import apsw
 import msgspec
 
 from bench.footprint import memory, startup
+from bench.forks import forks
 from bench.growth import growth
 from bench.measure import wake_promptly
 from bench.report import Figures, Machine, markdown
@@ -59,11 +60,15 @@ def _measure(place: Path, *, quick: bool, prompt: bool, load: float) -> Figures:
     _say("resume")
     sizes = (100, 1000) if quick else (100, 1000, 10_000)
     resumed = [resume(place, size, 2 if quick else 7) for size in sizes]
+    _say("forks")
+    branched = forks(place, *((200, 100, 1) if quick else (10_000, 7_000, 5)))
     _say("start-up")
     started = startup(place, 1 if quick else 7)
     _say("memory")
     resting = memory(place, 40 if quick else 1000, warm=20 if quick else 600)
-    return Figures(_machine(prompt=prompt, load=load), cells, grown, resumed, started, resting)
+    return Figures(
+        _machine(prompt=prompt, load=load), cells, grown, resumed, branched, started, resting
+    )
 
 
 def _told(place: Path, load: Load) -> Cell:

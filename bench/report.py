@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from bench.footprint import Memory, Startup
+from bench.forks import Forks
 from bench.growth import Growth
 from bench.resume import Resume
 from bench.steps import Cell
@@ -30,6 +31,7 @@ class Figures(msgspec.Struct, frozen=True):
     cells: Sequence[Cell]
     growth: Growth
     resume: Sequence[Resume]
+    forks: Forks
     startup: Startup
     memory: Memory
 
@@ -50,6 +52,7 @@ def markdown(figures: Figures) -> str:
         _table(_STEPS, [_cell(c) for c in figures.cells]),
         _growth(figures.growth),
         _table(_RESUME, [_resume(r) for r in figures.resume]),
+        _table(_FORKS, [_forks(figures.forks)]),
         _table(_STARTUP, [[f"{t:.0f} ms" for t in msgspec.structs.astuple(figures.startup)]]),
         _table(_MEMORY, [_memory(figures.memory)]),
         _table(_TARGETS, [[t.what, t.target, t.found, "yes" if t.met else "**no**"]
@@ -63,6 +66,10 @@ _STEPS = (
     "x control", "control p50 / p99 ms", "fsyncs/step", "written/step", "on disk/step",
 )  # fmt: skip
 _RESUME = ("events", "newer than the cached state", "next step known", "model called")
+_FORKS = (
+    "events", "files", "fork at the end", "fork half-way", "its workspace", "its model called",
+    "control p50 / p99 ms",
+)  # fmt: skip
 _STARTUP = (
     "python -c pass", "import perdure", "perdure --help", "process that opens a Runtime",
     "Runtime on a new file", "Runtime on an old file",
@@ -111,6 +118,14 @@ def _resume(resume: Resume) -> list[str]:
     ]  # fmt: skip
 
 
+def _forks(forks: Forks) -> list[str]:
+    times = (forks.end_ms, forks.middle_ms, forks.files_ms, forks.model_ms)
+    return [
+        f"{forks.events:,}", f"{forks.files:,}", *(f"{t:.0f} ms" for t in times),
+        f"{forks.control.p50_ms:.2f} / {forks.control.p99_ms:.2f}",
+    ]  # fmt: skip
+
+
 def _memory(memory: Memory) -> list[str]:
     sizes = (memory.short, memory.long, memory.evicted)
     return [f"{memory.sessions:,}", *(f"{size / 1000:.1f} kB" for size in sizes)]
@@ -152,6 +167,11 @@ def _other_targets(figures: Figures) -> Iterator[Target]:
     yield _most("last steps / first steps", growth.time_ratio, 1.2, "")
     longest = figures.resume[-1]
     yield _most(f"next step known, {longest.events:,} events", longest.known_ms, 30.0, "ms")
+    forks = figures.forks
+    what = f"{forks.events:,} events, {forks.files:,} files"
+    yield _most(f"fork at the end, {what}", forks.end_ms, 1000.0, "ms")
+    yield _most(f"fork half-way, {what}", forks.middle_ms, 1000.0, "ms")
+    yield _most(f"fork and its workspace, {what}", forks.end_ms + forks.files_ms, 1000.0, "ms")
     yield _most("RAM of a session at rest, 2 steps", figures.memory.short / 1000, 10.0, "kB")
 
 

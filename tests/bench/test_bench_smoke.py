@@ -33,5 +33,8 @@ def test_a_quick_run_leaves_all_figures(tmp_path: Path) -> None:
         assert cell.disk_bytes > 1024
     assert figures.growth.bytes_ratio > 1
     assert all(each.known_ms > 0 and each.model_ms > 0 for each in figures.resume)
+    assert figures.forks.events >= 150
+    assert figures.forks.files == 100
+    assert min(figures.forks.end_ms, figures.forks.middle_ms, figures.forks.files_ms) > 0
     assert all(time > 0 for time in msgspec.structs.astuple(figures.startup))
     assert str(ROOT) not in out.read_text()
