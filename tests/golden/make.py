@@ -1,12 +1,12 @@
 """Make the golden journals of a format version: python -m tests.golden.make
 
 They are made once and then kept: what a released version wrote must fold for ever to what it
-folded to then. This refuses to touch a folder that holds journals already.
+folded to then. This adds journals that are not there yet and touches no other.
 """
 
 import json
-import sys
 from pathlib import Path
+from random import Random
 
 import msgspec
 
@@ -17,10 +17,12 @@ from perdure.core.events import EVENT_TYPES, FORMAT, Event
 from perdure.core.evolve import fold
 from perdure.core.journal import GENESIS
 from perdure.core.state import State
+from tests.core.histories import Drawn
 from tests.core.values import event_of, journal, walk
 
 FOLDER = Path(__file__).parent / f"v{FORMAT}"
 WALKS = 6
+BRANCHES = 4
 
 
 def plain(state: State) -> object:
@@ -77,20 +79,29 @@ def odd() -> list[Event]:
     return [*events, event_of(fold(events), large)]
 
 
+def branch(seed: int) -> list[Event]:
+    """Return the journal of a fork that was taken back, as its origin was before."""
+    dice = Random(seed)
+    origin = Drawn(dice, "ses_1").grow(50)
+    return origin.branch(dice.randrange(20, len(origin.events)), "ses_2").grow(40).events
+
+
 def main() -> None:
-    """Write the journals and what they fold to."""
-    if any(FOLDER.glob("*.jsonl")):
-        sys.exit(f"{FOLDER} holds journals that were released; they are not made again.")
+    """Write the journals that are not there yet, and what they fold to."""
     FOLDER.mkdir(exist_ok=True)
     made = {f"walk{seed:02}": walk(seed, length=80) for seed in range(WALKS)} | {"odd": odd()}
+    made |= {f"branch{seed:02}": branch(seed) for seed in range(BRANCHES)}
     met = {event.type for events in made.values() for event in events}
     assert met == set(EVENT_TYPES), f"never met: {set(EVENT_TYPES) - met}"
-    states = {}
+    kept = FOLDER / "states.json"
+    states = json.loads(kept.read_text()) if kept.exists() else {}
     for name, events in made.items():
-        (FOLDER / f"{name}.jsonl").write_text("\n".join(lines(events)) + "\n")
+        path = FOLDER / f"{name}.jsonl"
+        if path.exists():
+            continue
+        path.write_text("\n".join(lines(events)) + "\n")
         states[name] = plain(fold(events))
-    text = json.dumps(states, indent=1, sort_keys=True)
-    (FOLDER / "states.json").write_text(text + "\n")
+    kept.write_text(json.dumps(states, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
