@@ -10,15 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from perdure.app import Options
-from perdure.app import Runtime as AsyncRuntime
+from perdure.app import Options, Runtime as AsyncRuntime
 from perdure.core.content import ContextItem
 from perdure.core.events import Event
 from perdure.core.state import State
 from perdure.engine.agent import Agent
 from perdure.engine.hub import Live
-from perdure.engine.session import Input
-from perdure.engine.session import Session as AsyncSession
+from perdure.engine.session import Input, Session as AsyncSession
 from perdure.ports.store import SessionRow
 
 T = TypeVar("T")

@@ -108,8 +108,7 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option
     unsandboxed: Unsandboxed = False,
 ) -> int:
     """Give an agent something to do, and watch."""
-    from perdure.cli.run import Wish
-    from perdure.cli.run import run as verb
+    from perdure.cli.run import Wish, run as verb
 
     wish = Wish(agent, text, workspace, in_place, model, session, limit or [], adopt, unsandboxed)
     return verb(wish, yes=yes, json=json, detach=detach, no_wait=no_wait)
@@ -142,8 +141,7 @@ def resume(  # noqa: PLR0913, PLR0917 - each is an option
     no_wait: NoWait = False,
 ) -> int:
     """Go on: after a crash, a stop, a limit, an unknown outcome."""
-    from perdure.cli.resume import How
-    from perdure.cli.resume import resume as verb
+    from perdure.cli.resume import How, resume as verb
 
     how = How(as_, result, rerun, reason, action, adopt, limit or [], agent)
     return verb(id, how, yes=yes, json=json, detach=detach, no_wait=no_wait)
@@ -188,8 +186,7 @@ def approve(
         from perdure.cli.held import tools as held
 
         return held(ids or [], accept=allow or yes, json=json)
-    from perdure.cli.approve import Choice
-    from perdure.cli.approve import approve as verb
+    from perdure.cli.approve import Choice, approve as verb
 
     choice = Choice(allow or yes, deny, reason, edit)
     return verb(ids or [], choice, json=json)
@@ -237,8 +234,7 @@ def show(
     json: Json = False,
 ) -> int:
     """Show a session, one event, its changes."""
-    from perdure.cli.show import View
-    from perdure.cli.show import show as verb
+    from perdure.cli.show import View, show as verb
 
     if other or compare:
         from perdure.cli.beside import beside

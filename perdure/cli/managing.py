@@ -47,8 +47,7 @@ def fork(
     json: Json = False,
 ) -> int:
     """Begin a new session at any moment of an old one."""
-    from perdure.cli.fork import Branch
-    from perdure.cli.fork import fork as verb
+    from perdure.cli.fork import Branch, fork as verb
 
     return verb(id, Branch(at, model, agent, name), yes=yes, json=json)
 
@@ -82,8 +81,7 @@ def errors(
     json: Json = False,
 ) -> int:
     """Show what went wrong, by cause; resume all who wait for one."""
-    from perdure.cli.errors import Wish
-    from perdure.cli.errors import errors as verb
+    from perdure.cli.errors import Wish, errors as verb
 
     return verb(Wish(what, fingerprint, rate, adopt), yes=yes, json=json)
 
@@ -108,8 +106,7 @@ def replay(
     json: Json = False,
 ) -> int:
     """Go through a session again: free, or with another model."""
-    from perdure.cli.replay import Wish
-    from perdure.cli.replay import replay as verb
+    from perdure.cli.replay import Wish, replay as verb
 
     return verb(id, Wish(model, instructions, stub, save_test, agent), json=json)
 

@@ -6,6 +6,7 @@ its content, so two equal definitions have the same version wherever they were w
 
 from enum import StrEnum
 from functools import lru_cache
+from typing import Literal
 
 import msgspec
 
@@ -29,6 +30,19 @@ class Verdict(StrEnum):
     DENY = "deny"
 
 
+class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How what failed is tried again: at most `attempts` in all, after delays that double from
+    `base_s` up to `cap_s`, with jitter.
+    """
+
+    attempts: int = 6
+    base_s: float = 1.0
+    cap_s: float = 60.0
+
+
+OnError = Literal["model", "ask", "fail"]
+
+
 class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """A tool as the model and the journal know it.
 
@@ -36,6 +50,11 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     always). `environment` is true when the tool works in the session's sandbox: such calls run
     one after the other. `mutates` is true when it may change the workspace. `parallel` calls of
     one reply run side by side though they are no reads.
+
+    A `client` tool is not run here: the session waits until somebody answers the call, with what
+    fits `answer_schema` (JSON Schema) where there is one. `retry` is how a call is tried again
+    whose error can pass (None: as the agent says), `on_error` who hears of the error that remains:
+    the model, a person, or nobody, and the turn fails.
     """
 
     name: str
@@ -49,6 +68,10 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     timeout_s: float = 300.0
     source: str = ""
     parallel: bool = False
+    client: bool = False
+    answer_schema: str = ""
+    retry: RetryPolicy | None = None
+    on_error: OnError = "model"
 
     @property
     def digest(self) -> str:
@@ -60,7 +83,14 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     def terms(self) -> list[object]:
         """All that a session is pinned to: what it is, what it asks, where and how long it runs."""
         where = [self.environment, self.mutates, self.timeout_s]
-        return [self.digest, self.ask, self.deny, *where]
+        terms: list[object] = [self.digest, self.ask, self.deny, *where]
+        # What came later is left out where it is not used: versions written before stay valid.
+        if self.client or self.answer_schema:
+            terms.append(["client", self.client, self.answer_schema])
+        if self.retry is not None or self.on_error != "model":
+            retry = self.retry and [self.retry.attempts, self.retry.base_s, self.retry.cap_s]
+            terms.append(["errors", retry, self.on_error])
+        return terms
 
 
 class Rule(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,12 +116,17 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     usd: float | None = None
 
 
-class RetryPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a failed model call is tried again: delays double from `base_s` up to `cap_s`."""
+class Compaction(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is done when the transcript grows too long for the model.
 
-    attempts: int = 6
-    base_s: float = 1.0
-    cap_s: float = 60.0
+    `on_overflow`: compact it when the provider says that it does not fit. `at_tokens`: compact
+    before the next call once the provider counted so many. `keep_tokens`: about as much of the
+    end stays word for word.
+    """
+
+    on_overflow: bool = True
+    at_tokens: int | None = None
+    keep_tokens: int = 20_000
 
 
 class EnvironmentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -113,7 +148,12 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An agent's definition, complete and immutable."""
+    """An agent's definition, complete and immutable.
+
+    `retry` is for model calls, `tool_retry` for tools that say nothing of their own (None: not
+    again). `fallbacks` are models that take a turn over, in this order, when the one before
+    cannot be had.
+    """
 
     name: str
     model: str
@@ -125,6 +165,9 @@ class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     environment: EnvironmentSpec = EnvironmentSpec()
     max_output_tokens: int = 8192
     approval_expires_s: float = 7 * 24 * 3600.0
+    tool_retry: RetryPolicy | None = None
+    fallbacks: tuple[str, ...] = ()
+    compaction: Compaction = Compaction()
 
     @property
     def version(self) -> str:

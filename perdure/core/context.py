@@ -7,7 +7,10 @@ Order: a steering message enters where the model call that took it was requested
 a reply and the results of its calls; vendors refuse such a transcript.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from msgspec.structs import replace
 
 from perdure.core import events as e
 from perdure.core.codec import encode
@@ -15,9 +18,12 @@ from perdure.core.content import (
     Content,
     ContextItem,
     ModelItem,
+    ReplyItem,
     ResultItem,
+    Text,
     ToolCall,
     UserItem,
+    as_content,
 )
 from perdure.core.events import Event
 
@@ -27,10 +33,12 @@ class Transcript:
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.items: list[ContextItem] = []
+        self.seqs: list[int] = []  # of the event with which each item entered
         self.seq = 0
         self.fresh_bytes = 0  # JSON bytes of items since the last reply; all of them before it
         self._waiting: dict[int, Content] = {}
         self._calls: dict[str, ToolCall] = {}
+        self._aside = False  # the model call that is open writes no part of this
         for event in events:
             self.apply(event)
 
@@ -42,13 +50,18 @@ class Transcript:
                 self._waiting[event.seq] = content
             case e.TurnStarted(input=seq):
                 self._enter(seq)
-            case e.ModelRequested(steers=steers):
+            case e.ModelRequested(steers=steers, purpose=purpose):
+                self._aside = bool(purpose)
                 for seq in steers:
                     self._enter(seq)
-            case e.ModelResponded(status="ok") as reply:
+            case e.ModelResponded(status="ok") as reply if not self._aside:
                 self._reply(reply)
-            case e.ToolFinished(status=status) as done if status != "unknown":
+            case e.ToolFinished(status=status) as done if status not in _NOT_THE_END:
                 self._result(done)
+            case e.ContextCompacted() as p:
+                self._compact(p)
+            case e.ContextRepaired(upto=upto):
+                self._each(upto, _plain)
             case _:
                 pass
 
@@ -64,6 +77,7 @@ class Transcript:
     def _reply(self, p: e.ModelResponded) -> None:
         self._calls = {i.id: i for i in p.items if isinstance(i, ToolCall)}
         self.items.append(ModelItem(p.items, p.raw, p.dialect, p.provider))
+        self.seqs.append(self.seq)
         self.fresh_bytes = 0
 
     def _result(self, p: e.ToolFinished) -> None:
@@ -74,7 +88,44 @@ class Transcript:
 
     def _add(self, item: ContextItem) -> None:
         self.items.append(item)
+        self.seqs.append(self.seq)
         self.fresh_bytes += len(encode(item)) + _ITEM_OVERHEAD
 
+    def _compact(self, p: e.ContextCompacted) -> None:
+        if p.elided:
+            self._each(p.upto, lambda item: elided(item, p.elided))
+            return
+        old = sum(1 for seq in self.seqs if seq <= p.upto)
+        # New lists: whoever reads the old ones reads on undisturbed.
+        self.items = [UserItem(as_content(p.summary)), *self.items[old:]]
+        self.seqs = [p.upto, *self.seqs[old:]]
 
+    def _each(self, upto: int, change: Callable[[ContextItem], ContextItem]) -> None:
+        pairs = zip(self.items, self.seqs, strict=True)
+        self.items = [change(item) if seq <= upto else item for item, seq in pairs]
+
+
+def elided(item: ContextItem, most: int) -> ContextItem:
+    """Return `item`; of a tool result longer than `most` characters only its two ends."""
+    if not isinstance(item, ResultItem) or len(item.text) <= most:
+        return item
+    end = most // 2
+    left = len(item.text) - 2 * end
+    text = f"{item.text[:end]}\n[… {left} characters left out …]\n{item.text[-end:]}"
+    return replace(item, text=text)
+
+
+def _plain(item: ContextItem) -> ContextItem:
+    """Return a reply without what its vendor added; one that would be empty says so."""
+    if not isinstance(item, ModelItem):
+        return item
+    said = tuple([i for i in item.items if isinstance(i, ToolCall) or _says(i)])
+    return ModelItem(said or (Text("(no words)"),))
+
+
+def _says(item: ReplyItem) -> bool:
+    return isinstance(item, Text) and bool(item.text.strip())
+
+
+_NOT_THE_END: Final = ("unknown", "retry", "held")
 _ITEM_OVERHEAD = 32  # tokens a provider may add around an item: roles, separators

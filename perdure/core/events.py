@@ -6,105 +6,43 @@ removed; what an event says was true when it was written and stays so.
 `gc=False`, here and in what events are made of: they cannot hold themselves, so looking for cycles
 among the thousands that a busy process holds would find nothing, and cost it a third of its time.
 """
+# ruff: noqa: PLC0414
 
 from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from perdure.core.agent import AgentSpec, Effect, Limits, Verdict
+from perdure.core.agent import Effect, Verdict
 from perdure.core.content import Content, ReplyItem, Usage
 from perdure.core.errors import ErrorInfo
-
-FORMAT: Final = 1
+from perdure.core.facts import (  # re-exported: `events` is where all of them are looked for
+    FORMAT as FORMAT,
+    EnvironmentLost as EnvironmentLost,
+    EnvironmentOpened as EnvironmentOpened,
+    EnvironmentRestored as EnvironmentRestored,
+    EnvironmentSnapshotted as EnvironmentSnapshotted,
+    Fact,
+    SessionClosed as SessionClosed,
+    SessionCreated as SessionCreated,
+    SessionForked as SessionForked,
+    SessionParked as SessionParked,
+    SessionRecovered as SessionRecovered,
+    SessionRewound as SessionRewound,
+    SessionUpdated as SessionUpdated,
+)
+from perdure.core.grants import Grant
 
 InputKind = Literal["message", "steer", "interrupt", "pause", "resume"]
 TurnStatus = Literal["completed", "failed", "cancelled", "budget"]
 ReplyStatus = Literal["ok", "error", "incomplete", "lost", "cancelled"]
-ToolStatus = Literal["ok", "error", "denied", "cancelled", "unknown"]
-ActionKind = Literal["approve", "resolve", "rollback"]
+ToolStatus = Literal["ok", "error", "denied", "cancelled", "unknown", "retry", "held"]
+ActionKind = Literal["approve", "resolve", "rollback", "answer"]
+Purpose = Literal["", "compact"]
+Remedy = Literal["", "compact", "repair", "fallback"]
 Decision = Literal["allow", "deny", "expired", "done", "failed", "rerun", "withdrawn"]
 
 
-class _Fact(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="type"):
-    """What all payloads share: immutable, tagged with their type, defaults left out."""
-
-
-class SessionCreated(_Fact, frozen=True, tag="session.created"):
-    """The first event. Pins the agent as it was; `source` is the user's directory or empty.
-
-    A subagent's session names its `parent` and the call there that it answers, `parent_call`.
-    Its agent is already narrowed to the parent's rights; `asked` are the limits that its own
-    definition asks for. `levels` says how many levels of subagents may follow below it and
-    `width` how many at once (None: as its tools say).
-    """
-
-    session: str
-    agent: AgentSpec
-    source: str = ""
-    format: int = FORMAT
-    parent: str = ""
-    parent_call: str = ""
-    levels: int | None = None
-    width: int | None = None
-    asked: Limits | None = None
-
-
-class SessionUpdated(_Fact, frozen=True, tag="session.updated"):
-    """The session goes on under another agent version, or under other limits."""
-
-    by: str = ""
-    agent: AgentSpec | None = None
-    limits: Limits | None = None
-
-
-class SessionForked(_Fact, frozen=True, tag="session.forked"):
-    """This session begins here with the first `at` events of `origin` as its own past.
-
-    `unsafe` are calls that were open at `at` and left afterwards in the origin: what became of
-    them there is known, so they are not simply run again here.
-    """
-
-    session: str
-    origin: str
-    at: int
-    by: str = ""
-    agent: AgentSpec | None = None
-    unsafe: tuple[str, ...] = ()
-
-
-class SessionRewound(_Fact, frozen=True, tag="session.rewound"):
-    """The session is taken back to what it was at event `to`; what came since stays readable.
-
-    `unsafe` are calls that were open at `to` and left since.
-    """
-
-    to: int
-    by: str = ""
-    unsafe: tuple[str, ...] = ()
-
-
-class SessionRecovered(_Fact, frozen=True, tag="session.recovered"):
-    """A new owner found unfinished work. Written before anything is tried again; `attempt`
-    counts owners that died one after the other without any progress.
-    """
-
-    epoch: int
-    attempt: int
-
-
-class SessionParked(_Fact, frozen=True, tag="session.parked"):
-    """The session is taken out of service until a person resumes it."""
-
-    error: ErrorInfo
-
-
-class SessionClosed(_Fact, frozen=True, tag="session.closed"):
-    """Nothing more will happen here."""
-
-    by: str = ""
-
-
-class InputAccepted(_Fact, frozen=True, tag="input.accepted"):
+class InputAccepted(Fact, frozen=True, tag="input.accepted"):
     """Something was taken from the inbox. `key` made sure that it came in once."""
 
     kind: InputKind
@@ -113,23 +51,25 @@ class InputAccepted(_Fact, frozen=True, tag="input.accepted"):
     by: str = ""
 
 
-class TurnStarted(_Fact, frozen=True, tag="turn.started"):
+class TurnStarted(Fact, frozen=True, tag="turn.started"):
     """A turn begins with the input of that `seq`; 0 goes on with what the transcript owes."""
 
     input: int = 0
 
 
-class TurnEnded(_Fact, frozen=True, tag="turn.ended"):
+class TurnEnded(Fact, frozen=True, tag="turn.ended"):
     """The turn is over."""
 
     status: TurnStatus
     error: ErrorInfo | None = None
 
 
-class ModelRequested(_Fact, frozen=True, tag="model.requested"):
+class ModelRequested(Fact, frozen=True, tag="model.requested"):
     """The model is about to be called. `steers` are inputs that join the transcript here.
 
-    `reserved_tokens` and `reserved_micro_usd` are the worst case of this call.
+    `reserved_tokens` and `reserved_micro_usd` are the worst case of this call. With the purpose
+    `compact` the reply is a summary and no part of the transcript. `because` says why another
+    model than the one that is due was called.
     """
 
     model: str
@@ -138,13 +78,17 @@ class ModelRequested(_Fact, frozen=True, tag="model.requested"):
     max_output_tokens: int = 0
     reserved_tokens: int = 0
     reserved_micro_usd: int | None = None
+    purpose: Purpose = ""
+    because: str = ""
 
 
-class ModelResponded(_Fact, frozen=True, tag="model.responded"):
+class ModelResponded(Fact, frozen=True, tag="model.responded"):
     """The call is over. Only an `ok` reply joins the transcript; `partial` is evidence.
 
     With an error, `retry_at_us` says when the next attempt is due; without it there is none.
-    `dropped` says what of the transcript could not be shown to this provider as it was.
+    `dropped` says what of the transcript could not be shown to this provider as it was. `remedy`
+    is what is done about an error before the next attempt: compact or repair the transcript, or
+    go on with the model `fallback`.
     """
 
     status: ReplyStatus
@@ -160,10 +104,14 @@ class ModelResponded(_Fact, frozen=True, tag="model.responded"):
     partial: str = ""
     retry_at_us: int | None = None
     dropped: tuple[str, ...] = ()
+    remedy: Remedy = ""
+    fallback: str = ""
 
 
-class ToolRequested(_Fact, frozen=True, tag="tool.requested"):
-    """A call was decided on. `digest` binds tool definition and exact arguments."""
+class ToolRequested(Fact, frozen=True, tag="tool.requested"):
+    """A call was decided on. `digest` binds tool definition and exact arguments; `grant` is what
+    a person had allowed before, where that turned a question into a yes.
+    """
 
     call_id: str
     tool: str
@@ -172,9 +120,10 @@ class ToolRequested(_Fact, frozen=True, tag="tool.requested"):
     digest: str
     rule: str = ""
     reason: str = ""
+    grant: Grant | None = None
 
 
-class ToolStarted(_Fact, frozen=True, tag="tool.started"):
+class ToolStarted(Fact, frozen=True, tag="tool.started"):
     """The call is about to leave. `snapshot` is the workspace before it, where it has one."""
 
     call_id: str
@@ -183,9 +132,11 @@ class ToolStarted(_Fact, frozen=True, tag="tool.started"):
     snapshot: str = ""
 
 
-class ToolFinished(_Fact, frozen=True, tag="tool.finished"):
+class ToolFinished(Fact, frozen=True, tag="tool.finished"):
     """How the call ended. `text` is what the model reads; `full` names the blob of the whole
-    output. After `unknown` a second one says what was decided.
+    output. After `unknown` a second one says what was decided. So it is after `retry` (the
+    attempt failed, the next is due at `retry_at_us`) and `held` (it failed, a person decides). A
+    `fatal` error ends the turn.
     """
 
     call_id: str
@@ -193,10 +144,12 @@ class ToolFinished(_Fact, frozen=True, tag="tool.finished"):
     text: str = ""
     error: ErrorInfo | None = None
     full: str = ""
-    meta: dict[str, Any] = {}
+    meta: dict[str, Any] = {}  # noqa: RUF012  # msgspec makes a new one for each
+    retry_at_us: int | None = None
+    fatal: bool = False
 
 
-class ToolLateResult(_Fact, frozen=True, tag="tool.late_result"):
+class ToolLateResult(Fact, frozen=True, tag="tool.late_result"):
     """A result that came after its owner had lost the session, or after a timeout."""
 
     call_id: str
@@ -205,8 +158,10 @@ class ToolLateResult(_Fact, frozen=True, tag="tool.late_result"):
     text: str = ""
 
 
-class ActionRequested(_Fact, frozen=True, tag="action.requested"):
-    """A person owes the session a decision until `expires_at_us`."""
+class ActionRequested(Fact, frozen=True, tag="action.requested"):
+    """A person, or a client's program, owes the session a decision until `expires_at_us`. `said`
+    is what the model wrote when it made the call.
+    """
 
     action_id: str
     kind: ActionKind
@@ -214,10 +169,13 @@ class ActionRequested(_Fact, frozen=True, tag="action.requested"):
     question: str
     digest: str = ""
     expires_at_us: int | None = None
+    said: str = ""
 
 
-class ActionResolved(_Fact, frozen=True, tag="action.resolved"):
-    """Who decided what. `arguments` replace the call's; `result` is what a person vouches for."""
+class ActionResolved(Fact, frozen=True, tag="action.resolved"):
+    """Who decided what. `arguments` replace the call's; `result` is what a person vouches for;
+    `grant` is what is allowed from now on.
+    """
 
     action_id: str
     decision: Decision
@@ -226,48 +184,70 @@ class ActionResolved(_Fact, frozen=True, tag="action.resolved"):
     reason: str = ""
     arguments: str | None = None
     result: str | None = None
+    grant: Grant | None = None
 
 
-class StateSet(_Fact, frozen=True, tag="state.set"):
+class GrantRevoked(Fact, frozen=True, tag="grant.revoked"):
+    """What a person allowed in this session is allowed no longer."""
+
+    name: str
+    by: str = ""
+
+
+class SignalReceived(Fact, frozen=True, tag="signal.received"):
+    """Something happened outside. It is kept until a call waits for it."""
+
+    name: str
+    text: str = ""
+    key: str = ""
+    by: str = ""
+
+
+class TimerSet(Fact, frozen=True, tag="timer.set"):
+    """A call waits: until `due_us`, for the signal `signal`, or for whichever comes first."""
+
+    timer_id: str
+    call_id: str
+    due_us: int | None = None
+    signal: str = ""
+
+
+class TimerFired(Fact, frozen=True, tag="timer.fired"):
+    """The waiting is over. `signal` is the seq of the signal that ended it; 0: it was time."""
+
+    timer_id: str
+    signal: int = 0
+    text: str = ""
+
+
+class ContextCompacted(Fact, frozen=True, tag="context.compacted"):
+    """From now on the model reads less of what entered the transcript up to event `upto`: a
+    `summary` in its place, or (`elided`) the same with long tool results cut to that many
+    characters. The events themselves stay.
+    """
+
+    upto: int
+    summary: str = ""
+    elided: int = 0
+
+
+class ContextRepaired(Fact, frozen=True, tag="context.repaired"):
+    """A provider would not read the transcript. Up to event `upto` it is from now on shown in
+    plain form: texts, calls and results, without what vendors add. `why` is what was refused.
+    """
+
+    upto: int
+    why: str = ""
+
+
+class StateSet(Fact, frozen=True, tag="state.set"):
     """A value of the application's own, kept beside the transcript. null removes it."""
 
     key: str
     value: msgspec.Raw
 
 
-class EnvironmentOpened(_Fact, frozen=True, tag="environment.opened"):
-    """A sandbox was opened; `isolation` names what was seen to be in force."""
-
-    level: str
-    isolation: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    workspace: str = ""
-
-
-class EnvironmentSnapshotted(_Fact, frozen=True, tag="environment.snapshotted"):
-    """The workspace as it is after `call_id` (empty: at the beginning) is stored."""
-
-    snapshot: str
-    call_id: str = ""
-
-
-class EnvironmentRestored(_Fact, frozen=True, tag="environment.restored"):
-    """The workspace was taken back to `snapshot`. `paths` names at most 50 of `count` files."""
-
-    snapshot: str
-    call_id: str = ""
-    count: int = 0
-    paths: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
-
-
-class EnvironmentLost(_Fact, frozen=True, tag="environment.lost"):
-    """The sandbox could not be opened."""
-
-    error: ErrorInfo
-
-
-class NoteRecorded(_Fact, frozen=True, tag="note.recorded"):
+class NoteRecorded(Fact, frozen=True, tag="note.recorded"):
     """A remark for people. Nothing depends on it."""
 
     text: str
@@ -292,6 +272,12 @@ Payload = (
     | ToolLateResult
     | ActionRequested
     | ActionResolved
+    | GrantRevoked
+    | SignalReceived
+    | TimerSet
+    | TimerFired
+    | ContextCompacted
+    | ContextRepaired
     | StateSet
     | EnvironmentOpened
     | EnvironmentSnapshotted

@@ -10,20 +10,10 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from perdure.core import events as e
-from perdure.core.agent import Verdict
-from perdure.core.content import ToolCall
-from perdure.core.errors import CorruptJournal
+from perdure.core import events as e, folds_calls as calls, folds_models as models
 from perdure.core.events import Event
-from perdure.core.state import (
-    ActionState,
-    CallState,
-    ModelCall,
-    Phase,
-    QueuedInput,
-    State,
-    Turn,
-)
+from perdure.core.folding import corrupt, open_turn
+from perdure.core.state import QueuedInput, State, Turn
 from perdure.core.timeline import forked, rewound
 
 
@@ -39,7 +29,7 @@ def fold(events: Iterable[Event], start: State | None = None) -> State:
         if isinstance(event.payload, e.SessionRewound):
             base = bases.get(event.payload.to)
             if base is None:
-                raise _corrupt(event, f"there is no event {event.payload.to} in its past")
+                raise corrupt(event, f"there is no event {event.payload.to} in its past")
             state = rewound(base, state, event)
         else:
             state = evolve(state, event)
@@ -51,18 +41,37 @@ def fold(events: Iterable[Event], start: State | None = None) -> State:
 def evolve(state: State, event: Event) -> State:
     """Fold one event. Raises `CorruptJournal` if it cannot follow what came before."""
     if event.seq != state.seq + 1:
-        raise _corrupt(event, f"the journal is at {state.seq}")
+        raise corrupt(event, f"the journal is at {state.seq}")
     if isinstance(event.payload, e.SessionCreated) != (state.seq == 0):
-        raise _corrupt(event, "session.created comes first and only once")
+        raise corrupt(event, "session.created comes first and only once")
     if state.closed and not isinstance(event.payload, e.NoteRecorded | e.ToolLateResult):
-        raise _corrupt(event, "the session is closed")
-    state = replace(state, seq=event.seq, updated_at_us=event.at_us)
+        raise corrupt(event, "the session is closed")
+    turn = _rested(state, event)
+    state = replace(state, seq=event.seq, updated_at_us=event.at_us, turn=turn)
     return _FOLDS[type(event.payload)](state, event, event.payload)
+
+
+def _rested(state: State, event: Event) -> Turn | None:
+    """Return the open turn with the time that nobody worked on it before `event`.
+
+    People, timers, pauses and dead processes use up none of a turn's time.
+    """
+    turn = state.turn
+    if turn is None or not (
+        state.actions
+        or state.timers
+        or state.paused
+        or state.parked
+        or isinstance(event.payload, e.SessionRecovered)
+        or (isinstance(event.payload, e.InputAccepted) and event.payload.kind == "resume")
+    ):
+        return turn
+    return replace(turn, waited_us=turn.waited_us + max(0, event.at_us - state.updated_at_us))
 
 
 def _session_created(state: State, event: Event, p: e.SessionCreated) -> State:
     if p.format > e.FORMAT:
-        raise _corrupt(event, f"it has journal format {p.format}, newer than {e.FORMAT}")
+        raise corrupt(event, f"it has journal format {p.format}, newer than {e.FORMAT}")
     return replace(
         state,
         id=p.session,
@@ -90,17 +99,17 @@ def _session_updated(state: State, event: Event, p: e.SessionUpdated) -> State:
 
 def _session_forked(state: State, event: Event, p: e.SessionForked) -> State:
     if p.at != event.seq - 1:
-        raise _corrupt(event, f"it begins at event {p.at}")
+        raise corrupt(event, f"it begins at event {p.at}")
     return forked(state, event, p)
 
 
 def _session_rewound(state: State, event: Event, p: e.SessionRewound) -> State:
-    raise _corrupt(event, "a rewind folds onto the state it goes back to, see `fold`")
+    raise corrupt(event, "a rewind folds onto the state it goes back to, see `fold`")
 
 
 def _session_recovered(state: State, event: Event, p: e.SessionRecovered) -> State:
     if p.attempt != state.recoveries + 1:
-        raise _corrupt(event, f"recovery {p.attempt} follows {state.recoveries}")
+        raise corrupt(event, f"recovery {p.attempt} follows {state.recoveries}")
     return replace(state, recoveries=p.attempt)
 
 
@@ -110,7 +119,7 @@ def _session_parked(state: State, event: Event, p: e.SessionParked) -> State:
 
 def _session_closed(state: State, event: Event, p: e.SessionClosed) -> State:
     if state.turn is not None:
-        raise _corrupt(event, "a turn is still open")
+        raise corrupt(event, "a turn is still open")
     return replace(state, closed=True, queue=())
 
 
@@ -135,11 +144,11 @@ def _input_accepted(state: State, event: Event, p: e.InputAccepted) -> State:
 
 def _turn_started(state: State, event: Event, p: e.TurnStarted) -> State:
     if state.turn is not None:
-        raise _corrupt(event, f"turn {state.turn.number} is still open")
+        raise corrupt(event, f"turn {state.turn.number} is still open")
     if event.turn != state.turns + 1:
-        raise _corrupt(event, f"turn {event.turn} follows {state.turns}")
+        raise corrupt(event, f"turn {event.turn} follows {state.turns}")
     if p.input not in [q.seq for q in state.queue]:
-        raise _corrupt(event, f"input {p.input} is not waiting")
+        raise corrupt(event, f"input {p.input} is not waiting")
     return replace(
         state,
         turns=event.turn,
@@ -152,9 +161,9 @@ def _turn_started(state: State, event: Event, p: e.TurnStarted) -> State:
 
 
 def _turn_ended(state: State, event: Event, p: e.TurnEnded) -> State:
-    turn = _turn(state, event)
+    turn = open_turn(state, event)
     if turn.model is not None or state.open_calls:
-        raise _corrupt(event, "the turn still has open calls")
+        raise corrupt(event, "the turn still has open calls")
     # To go on was asked for what was owed; when that is answered there is nothing to go on with.
     queue = tuple(q for q in state.queue if q.kind != "resume" or turn.owes_reply)
     return replace(
@@ -162,160 +171,11 @@ def _turn_ended(state: State, event: Event, p: e.TurnEnded) -> State:
         turn=None,
         queue=queue,
         actions={},
+        timers={},
         owes_reply=turn.owes_reply,
         last_status=p.status,
         last_error=p.error,
     )
-
-
-def _model_requested(state: State, event: Event, p: e.ModelRequested) -> State:
-    turn = _turn(state, event)
-    if turn.model is not None or state.open_calls or not turn.owes_reply:
-        raise _corrupt(event, "no model call is due")
-    waiting = {q.seq for q in state.queue if q.kind == "steer"}
-    if not set(p.steers) <= waiting:
-        raise _corrupt(event, "it takes steering inputs that are not waiting")
-    call = ModelCall(
-        p.model, p.attempt, p.max_output_tokens, p.reserved_tokens, p.reserved_micro_usd
-    )
-    spent = replace(turn.spent, steps=turn.spent.steps + 1)
-    return replace(
-        state,
-        turn=replace(turn, model=call, calls={}, retry_at_us=None, spent=spent),
-        queue=tuple(q for q in state.queue if q.seq not in p.steers),
-        spent=replace(state.spent, steps=state.spent.steps + 1),
-    )
-
-
-def _model_responded(state: State, event: Event, p: e.ModelResponded) -> State:
-    turn = _turn(state, event)
-    if turn.model is None:
-        raise _corrupt(event, "no model call is open")
-    state = replace(state, spent=state.spent.settled(p.usage))
-    turn = replace(turn, model=None, spent=turn.spent.settled(p.usage))
-    if p.status == "ok":
-        return _reply(state, turn, event, p)
-    # A call that died with its process ("lost") or was interrupted is no fault of the model's.
-    failed = p.status in ("error", "incomplete")
-    turn = replace(
-        turn,
-        failures=turn.failures + failed,
-        retry_at_us=p.retry_at_us,
-        error=p.error if failed and p.retry_at_us is None else None,
-    )
-    return replace(state, turn=turn)
-
-
-def _reply(state: State, turn: Turn, event: Event, p: e.ModelResponded) -> State:
-    calls = [item for item in p.items if isinstance(item, ToolCall)]
-    if len({c.id for c in calls}) != len(calls):
-        raise _corrupt(event, "two calls have the same id")
-    counted = p.usage.input_tokens + p.usage.output_tokens
-    return replace(
-        state,
-        turn=replace(
-            turn,
-            calls={c.id: CallState(c) for c in calls},
-            next_call=turn.next_call + len(calls),
-            owes_reply=bool(calls),
-            failures=0,
-            retry_at_us=None,
-        ),
-        last_tokens=counted,
-        last_tokens_seq=event.seq if counted and not p.usage.estimated else 0,
-        recoveries=0,
-    )
-
-
-def _tool_requested(state: State, event: Event, p: e.ToolRequested) -> State:
-    call = _call(state, event, p.call_id, Phase.PROPOSED, Phase.READY)
-    phase = {
-        Verdict.ALLOW: Phase.READY,
-        Verdict.ASK: Phase.ASKING,
-        Verdict.DENY: Phase.REFUSED,
-    }[p.verdict]
-    call = replace(
-        call, phase=phase, effect=p.effect, digest=p.digest, approved="", reason=p.reason
-    )
-    return state.with_call(call)
-
-
-def _tool_started(state: State, event: Event, p: e.ToolStarted) -> State:
-    call = _call(state, event, p.call_id, Phase.READY, Phase.STARTED)
-    if p.attempt != call.attempt + 1:
-        raise _corrupt(event, f"attempt {p.attempt} follows {call.attempt}")
-    started = replace(
-        call,
-        phase=Phase.STARTED,
-        attempt=p.attempt,
-        epoch=p.epoch,
-        snapshot=p.snapshot,
-        approved="",
-    )
-    state = state.with_call(started)
-    if p.attempt > 1:
-        return state
-    turn = _turn(state, event)
-    count = replace(turn.spent, tool_calls=turn.spent.tool_calls + 1)
-    total = replace(state.spent, tool_calls=state.spent.tool_calls + 1)
-    return replace(state, turn=replace(turn, spent=count), spent=total)
-
-
-def _tool_finished(state: State, event: Event, p: e.ToolFinished) -> State:
-    call = _call(state, event, p.call_id, *_OPEN)
-    if p.status == "unknown":
-        if call.phase is not Phase.STARTED:
-            raise _corrupt(event, "only a started call can have an unknown outcome")
-        return state.with_call(replace(call, phase=Phase.UNKNOWN))
-    if call.phase not in _MAY_END[p.status]:
-        raise _corrupt(event, f"a call that is {call.phase.value} cannot end as {p.status}")
-    state = state.with_call(replace(call, phase=Phase.FINISHED))
-    open_actions = {k: a for k, a in state.actions.items() if a.call_id != p.call_id}
-    return replace(state, actions=open_actions, recoveries=0)
-
-
-def _action_requested(state: State, event: Event, p: e.ActionRequested) -> State:
-    _call(state, event, p.call_id, Phase.ASKING, Phase.UNKNOWN, Phase.STARTED)
-    if p.action_id in state.actions:
-        raise _corrupt(event, f"action {p.action_id} is already open")
-    action = ActionState(
-        p.action_id, p.kind, p.call_id, p.question, p.digest, event.at_us, p.expires_at_us
-    )
-    return replace(
-        state,
-        actions={**state.actions, p.action_id: action},
-        next_action=state.next_action + 1,
-    )
-
-
-def _action_resolved(state: State, event: Event, p: e.ActionResolved) -> State:
-    action = state.actions.get(p.action_id)
-    if action is None:
-        raise _corrupt(event, f"action {p.action_id} is not open")
-    actions = {k: a for k, a in state.actions.items() if k != p.action_id}
-    state = replace(state, actions=actions, recoveries=0)
-    call = _call(state, event, action.call_id, Phase.ASKING, Phase.UNKNOWN, Phase.STARTED)
-    return state.with_call(_decided(call, event, p))
-
-
-def _decided(call: CallState, event: Event, p: e.ActionResolved) -> CallState:
-    waiting = call.phase in (Phase.UNKNOWN, Phase.STARTED)
-    match p.decision:
-        case "allow" if call.phase is Phase.ASKING:
-            if p.arguments is None:
-                return replace(call, phase=Phase.READY, approved=p.digest)
-            edited = replace(call.call, arguments=p.arguments)
-            return replace(call, call=edited, phase=Phase.READY, approved=p.digest, digest=p.digest)
-        case "deny" | "expired" | "withdrawn" if call.phase is Phase.ASKING:
-            return replace(call, phase=Phase.REFUSED, reason=p.reason or p.decision)
-        case "done" if waiting:
-            return replace(call, phase=Phase.RESOLVED, result=p.result or "", failed=False)
-        case "failed" if waiting:
-            return replace(call, phase=Phase.RESOLVED, failed=True, reason=p.reason)
-        case "rerun" if waiting:
-            return replace(call, phase=Phase.READY, approved=call.digest)
-        case _:
-            raise _corrupt(event, f"{p.decision} does not answer a call that is {call.phase.value}")
 
 
 def _state_set(state: State, event: Event, p: e.StateSet) -> State:
@@ -342,13 +202,6 @@ def _nothing(state: State, event: Event, p: object) -> State:
     return state
 
 
-_OPEN: Final = tuple(p for p in Phase if p is not Phase.FINISHED)
-_MAY_END: Final[Mapping[str, tuple[Phase, ...]]] = {
-    "ok": (Phase.STARTED, Phase.RESOLVED),
-    "error": (Phase.STARTED, Phase.RESOLVED, Phase.PROPOSED, Phase.READY),
-    "denied": (Phase.REFUSED,),
-    "cancelled": _OPEN,
-}
 _FOLDS: Final[Mapping[type, Callable[[State, Event, Any], State]]] = {
     e.SessionCreated: _session_created,
     e.SessionUpdated: _session_updated,
@@ -360,14 +213,20 @@ _FOLDS: Final[Mapping[type, Callable[[State, Event, Any], State]]] = {
     e.InputAccepted: _input_accepted,
     e.TurnStarted: _turn_started,
     e.TurnEnded: _turn_ended,
-    e.ModelRequested: _model_requested,
-    e.ModelResponded: _model_responded,
-    e.ToolRequested: _tool_requested,
-    e.ToolStarted: _tool_started,
-    e.ToolFinished: _tool_finished,
+    e.ModelRequested: models.model_requested,
+    e.ModelResponded: models.model_responded,
+    e.ToolRequested: calls.tool_requested,
+    e.ToolStarted: calls.tool_started,
+    e.ToolFinished: calls.tool_finished,
     e.ToolLateResult: _nothing,
-    e.ActionRequested: _action_requested,
-    e.ActionResolved: _action_resolved,
+    e.ActionRequested: calls.action_requested,
+    e.ActionResolved: calls.action_resolved,
+    e.GrantRevoked: calls.grant_revoked,
+    e.SignalReceived: calls.signal_received,
+    e.TimerSet: calls.timer_set,
+    e.TimerFired: calls.timer_fired,
+    e.ContextCompacted: models.context_compacted,
+    e.ContextRepaired: models.context_repaired,
     e.StateSet: _state_set,
     e.EnvironmentOpened: _environment_opened,
     e.EnvironmentSnapshotted: _environment_snapshot,
@@ -375,24 +234,3 @@ _FOLDS: Final[Mapping[type, Callable[[State, Event, Any], State]]] = {
     e.EnvironmentLost: _nothing,
     e.NoteRecorded: _nothing,
 }
-
-
-def _turn(state: State, event: Event) -> Turn:
-    if state.turn is None:
-        raise _corrupt(event, "no turn is open")
-    return state.turn
-
-
-def _call(state: State, event: Event, call_id: str, *phases: Phase) -> CallState:
-    call = _turn(state, event).calls.get(call_id)
-    if call is None:
-        raise _corrupt(event, f"there is no call {call_id}")
-    if call.phase not in phases:
-        raise _corrupt(event, f"call {call_id} is {call.phase.value}")
-    return call
-
-
-def _corrupt(event: Event, why: str) -> CorruptJournal:
-    return CorruptJournal(
-        "E-JOURNAL-ORDER", f"Event {event.seq} ({event.type}) cannot follow: {why}."
-    )

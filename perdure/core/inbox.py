@@ -9,6 +9,7 @@ import msgspec
 from perdure.core import events as e
 from perdure.core.content import Content
 from perdure.core.events import Decision, InputKind, Payload, ToolStatus
+from perdure.core.grants import Grant
 from perdure.core.state import ActionState, Phase, State
 
 
@@ -21,7 +22,9 @@ class Say(msgspec.Struct, frozen=True, tag="say", omit_defaults=True):
 
 
 class Decide(msgspec.Struct, frozen=True, tag="decide", omit_defaults=True):
-    """A decision on an open action. `seen` is the digest of what the decider was shown."""
+    """A decision on an open action. `seen` is the digest of what the decider was shown; `grant`
+    is what is to be allowed from now on beside this call.
+    """
 
     action_id: str
     decision: Decision
@@ -31,6 +34,7 @@ class Decide(msgspec.Struct, frozen=True, tag="decide", omit_defaults=True):
     arguments: str | None = None
     arguments_digest: str = ""
     result: str | None = None
+    grant: Grant | None = None
 
 
 class Late(msgspec.Struct, frozen=True, tag="late", omit_defaults=True):
@@ -55,6 +59,36 @@ class Put(msgspec.Struct, frozen=True, tag="put"):
     value: msgspec.Raw
 
 
+class Answer(msgspec.Struct, frozen=True, tag="answer", omit_defaults=True):
+    """What a client says of a call that was left to it: its result, or why there is none."""
+
+    call_id: str
+    text: str = ""
+    failed: bool = False
+    by: str = ""
+
+
+class Signalled(msgspec.Struct, frozen=True, tag="signal", omit_defaults=True):
+    """Something happened outside that a call may be waiting for."""
+
+    name: str
+    text: str = ""
+    by: str = ""
+
+
+class Revoke(msgspec.Struct, frozen=True, tag="revoke", omit_defaults=True):
+    """Take back what was allowed in this session beyond a single call."""
+
+    name: str
+    by: str = ""
+
+
+class Close(msgspec.Struct, frozen=True, tag="close", omit_defaults=True):
+    """Nothing more is to happen here. An open turn is interrupted first."""
+
+    by: str = ""
+
+
 class Rewind(msgspec.Struct, frozen=True, tag="rewind", omit_defaults=True):
     """Take the session back to what it was at event `to`."""
 
@@ -62,7 +96,9 @@ class Rewind(msgspec.Struct, frozen=True, tag="rewind", omit_defaults=True):
     by: str = ""
 
 
-Post = Say | Decide | Late | Update | Put | Rewind
+Post = Say | Decide | Answer | Signalled | Revoke | Late | Update | Put | Close | Rewind
+
+SIGNALS_MAX = 1000  # that wait unread; more are not taken, and the note says so
 
 
 def accept(state: State, post: Post, key: str) -> tuple[Payload, ...]:
@@ -80,14 +116,67 @@ def accept(state: State, post: Post, key: str) -> tuple[Payload, ...]:
             return _late(state, post)
         case _ if state.closed:
             return (e.NoteRecorded("A change came after the session was closed."),)
+        case Answer() | Signalled() | Revoke():
+            return _outside(state, post, key)
+        case _:
+            return (_change(state, post),)
+
+
+def _change(state: State, post: Update | Put | Close | Rewind) -> Payload:
+    match post:
         case Update(update=update) if update.agent is not None and state.parent:
-            return (e.NoteRecorded("A subagent's definition is its parent's matter: kept."),)
+            return e.NoteRecorded("A subagent's definition is its parent's matter: kept.")
         case Update(update=update):
-            return (update,)
+            return update
         case Put(name=name, value=value):
-            return (e.StateSet(name, value),)
+            return e.StateSet(name, value)
+        case Close(by=by):
+            if state.turn is not None:
+                return e.NoteRecorded("Closing was refused: a turn is open.")
+            return e.SessionClosed(by)
         case Rewind(to=to):
-            return (e.NoteRecorded(no_such_past(to)),)
+            return e.NoteRecorded(no_such_past(to))
+
+
+def _outside(state: State, post: Answer | Signalled | Revoke, key: str) -> tuple[Payload, ...]:
+    match post:
+        case Answer():
+            return _answer(state, post)
+        case Signalled(name=name, text=text, by=by):
+            if len(state.signals) >= SIGNALS_MAX:
+                return (
+                    e.NoteRecorded(f"Signal {name!r} was not taken: {SIGNALS_MAX} wait unread."),
+                )
+            return _signalled(state, e.SignalReceived(name, text, key, by))
+        case Revoke(name=name, by=by):
+            if name not in state.grants:
+                return (e.NoteRecorded(f"There is no grant {name!r} to revoke."),)
+            return (e.GrantRevoked(name, by),)
+
+
+def _signalled(state: State, received: e.SignalReceived) -> tuple[Payload, ...]:
+    """Keep a signal, and give it at once to the first call that waits for it."""
+    for timer in state.timers.values():
+        if timer.signal == received.name:
+            return (received, e.TimerFired(timer.id, state.seq + 1, received.text))
+    return (received,)
+
+
+def _answer(state: State, post: Answer) -> tuple[Payload, ...]:
+    waiting = [a for a in state.actions.values() if (a.kind, a.call_id) == ("answer", post.call_id)]
+    if not waiting:
+        return (e.NoteRecorded(f"An answer to {post.call_id} by {post.by!r} was not needed."),)
+    action = waiting[0]
+    return (
+        e.ActionResolved(
+            action.id,
+            "failed" if post.failed else "done",
+            post.by,
+            action.digest,
+            reason=post.text if post.failed else "",
+            result=None if post.failed else post.text,
+        ),
+    )
 
 
 def no_such_past(to: int) -> str:
@@ -97,7 +186,7 @@ def no_such_past(to: int) -> str:
 
 def _decide(state: State, post: Decide) -> tuple[Payload, ...]:
     action = state.actions.get(post.action_id)
-    why = _refusal(action, post)
+    why = _refusal(state, action, post)
     if action is None or why:
         return (
             e.NoteRecorded(f"{post.decision} of {post.action_id} by {post.by!r} refused: {why}"),
@@ -111,23 +200,35 @@ def _decide(state: State, post: Decide) -> tuple[Payload, ...]:
         post.reason,
         post.arguments,
         post.result,
+        post.grant if post.decision == "allow" else None,
     )
     return (resolved,)
 
 
-def _refusal(action: ActionState | None, post: Decide) -> str:
+def _refusal(state: State, action: ActionState | None, post: Decide) -> str:
     if action is None:
-        return "no such action is open (decided already, expired, or its turn has ended)"
+        return _why_closed(state, post.action_id)
     if post.seen and post.seen != action.digest:
         return "what was shown is not what would run"
     fitting = {
         "approve": ("allow", "deny"),
         "resolve": ("done", "failed", "rerun"),
         "rollback": ("done", "failed", "rerun"),
+        "answer": ("done", "failed"),
     }[action.kind]
     if post.decision not in fitting:
         return f"this action takes {', '.join(fitting)}"
     return ""
+
+
+def _why_closed(state: State, action_id: str) -> str:
+    """Say why an action is not open: who was faster, as far as that is remembered."""
+    for past in reversed(state.decided):
+        if past.action_id == action_id and past.decision == "expired":
+            return "it had expired: nobody decided in time"
+        if past.action_id == action_id:
+            return f"{past.by or 'somebody'} had decided already: {past.decision}"
+    return "no such action is open: its turn has ended"
 
 
 def _late(state: State, post: Late) -> tuple[Payload, ...]:

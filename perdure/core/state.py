@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from perdure.core.agent import AgentSpec, Effect, Limits
 from perdure.core.content import ToolCall, Usage
 from perdure.core.errors import ErrorInfo
-from perdure.core.events import ActionKind, InputKind, TurnStatus
+from perdure.core.events import ActionKind, Decision, InputKind, Purpose, Remedy, TurnStatus
+from perdure.core.grants import Grant
 
-FOLD_VERSION: Final = 3  # raise it when the fold changes: cached states of older ones are dropped
+FOLD_VERSION: Final = 4  # raise it when the fold changes: cached states of older ones are dropped
 
 
 class Phase(StrEnum):
@@ -24,10 +25,11 @@ class Phase(StrEnum):
 
     PROPOSED = "proposed"  # the model asked for it
     READY = "ready"  # it may run
-    ASKING = "asking"  # a person decides
+    ASKING = "asking"  # a person decides, or a client's program answers
+    SLEEPING = "sleeping"  # it waits for its time, or for a signal
     REFUSED = "refused"  # a rule or a person said no; the model has not been told yet
     STARTED = "started"  # it left
-    UNKNOWN = "unknown"  # nobody can say what became of it; a person decides
+    UNKNOWN = "unknown"  # a person decides what became of it, or of its error
     RESOLVED = "resolved"  # somebody vouches for its outcome; the model has not been told yet
     FINISHED = "finished"
 
@@ -47,6 +49,8 @@ class CallState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     result: str | None = None  # what a person vouches for
     failed: bool = False  # a person says it did not happen
     session: str = ""  # where it was first requested, when that is another session: its key
+    failures: int = 0  # failed attempts, and when the next one is due
+    retry_at_us: int | None = None
 
 
 class ActionState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -59,6 +63,35 @@ class ActionState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     digest: str = ""
     asked_at_us: int = 0
     expires_at_us: int | None = None
+    said: str = ""
+
+
+class Decided(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """How an action ended: for those who come too late."""
+
+    action_id: str
+    call_id: str
+    decision: Decision
+    by: str = ""
+    at_us: int = 0
+
+
+class TimerState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A call that sleeps until `due_us` or until the signal comes."""
+
+    id: str
+    call_id: str
+    due_us: int | None = None
+    signal: str = ""
+    set_at_us: int = 0
+
+
+class Signal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A signal that nobody has waited for yet."""
+
+    seq: int
+    name: str
+    text: str = ""
 
 
 class QueuedInput(msgspec.Struct, frozen=True, gc=False):
@@ -104,6 +137,7 @@ class ModelCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     max_output_tokens: int = 0
     reserved_tokens: int = 0
     reserved_micro_usd: int | None = None
+    purpose: Purpose = ""
 
 
 class Turn(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -120,6 +154,11 @@ class Turn(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     retry_at_us: int | None = None
     error: ErrorInfo | None = None  # why it cannot go on
     interrupted: bool = False
+    waited_us: int = 0  # how long nothing was done: people, timers, pauses, dead processes
+    remedy: Remedy = ""  # what is due before the next model call, and how often it was tried
+    compactions: int = 0
+    repairs: int = 0
+    model_name: str = ""  # the fallback model that has taken over
 
 
 class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -137,9 +176,15 @@ class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     queue: tuple[QueuedInput, ...] = ()
     actions: Mapping[str, ActionState] = {}
     next_action: int = 1
+    decided: tuple[Decided, ...] = ()  # the last few
+    grants: Mapping[str, Grant] = {}
+    timers: Mapping[str, TimerState] = {}
+    next_timer: int = 1
+    signals: tuple[Signal, ...] = ()  # that came before anybody waited for them
     spent: Spent = Spent()
     last_tokens: int = 0  # what the provider counted for the last context, and at which
     last_tokens_seq: int = 0  # seq: the next context is that and what came since
+    compacted_seq: int = 0  # when the transcript was last compacted
     snapshot: str = ""
     first_snapshot: str = ""  # the workspace as it was at its beginning
     restore_due: bool = False  # the workspace is not at `snapshot` yet

@@ -12,7 +12,7 @@ import msgspec
 
 from perdure.core.errors import ErrorInfo, error_info
 from perdure.core.events import TurnStatus
-from perdure.core.state import ActionState, CallState, Phase, State, Turn
+from perdure.core.state import ActionState, CallState, Phase, State, TimerState, Turn
 
 
 class Rest(msgspec.Struct, frozen=True, gc=False, tag="rest"):
@@ -46,9 +46,18 @@ class RequestTools(msgspec.Struct, frozen=True, gc=False, tag="request_tools"):
 
 
 class RunTools(msgspec.Struct, frozen=True, gc=False, tag="run_tools"):
-    """Run these calls."""
+    """Run these calls, not before that time (None: now)."""
 
     calls: tuple[CallState, ...]
+    not_before_us: int | None = None
+
+
+class Compact(msgspec.Struct, frozen=True, gc=False, tag="compact"):
+    """Make the transcript shorter before the model is called again."""
+
+
+class Repair(msgspec.Struct, frozen=True, gc=False, tag="repair"):
+    """Make the transcript plain before the model is called again."""
 
 
 class Settle(msgspec.Struct, frozen=True, gc=False, tag="settle"):
@@ -58,9 +67,18 @@ class Settle(msgspec.Struct, frozen=True, gc=False, tag="settle"):
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False, tag="ask"):
-    """People owe these decisions. `until_us` is when the first of them expires."""
+    """People owe these decisions. `until_us` is when the first of them expires, or the first
+    timer is due.
+    """
 
     actions: tuple[ActionState, ...]
+    until_us: int | None
+
+
+class Sleep(msgspec.Struct, frozen=True, gc=False, tag="sleep"):
+    """Nothing is due before `until_us`, or (None) before a signal comes."""
+
+    timers: tuple[TimerState, ...]
     until_us: int | None
 
 
@@ -90,6 +108,9 @@ Step = (
     | RunTools
     | Settle
     | Ask
+    | Sleep
+    | Compact
+    | Repair
     | RecoverModel
     | RecoverTools
     | EndTurn
@@ -124,7 +145,9 @@ def resting(state: State) -> str:
 
 
 def status(state: State) -> str:
-    """Return one word for lists: running, waiting, idle, failed, budget, paused, parked, closed."""
+    """Return one word for lists: running, waiting, sleeping, idle, failed, budget, paused, parked
+    or closed.
+    """
     match next_step(state):
         case Rest("idle"):
             last = state.last_status
@@ -133,6 +156,8 @@ def status(state: State) -> str:
             return why
         case Ask():
             return "waiting"
+        case Sleep():
+            return "sleeping"
         case RestoreWorkspace():
             return resting(state) or "running"
         case _:
@@ -153,15 +178,31 @@ def _calls_due(state: State) -> Step | None:
     if settled := _in(calls, Phase.REFUSED, Phase.RESOLVED):
         return Settle(settled)
     if ready := _in(calls, Phase.READY):
-        return RunTools(ready)
+        return _run(ready)
     if state.actions:
-        actions = tuple(state.actions.values())
-        until = min((a.expires_at_us for a in actions if a.expires_at_us), default=None)
-        return Ask(actions, until)
+        return Ask(tuple(state.actions.values()), next_wake_us(state))
+    if state.timers:
+        return Sleep(tuple(state.timers.values()), next_wake_us(state))
     if lost := _in(calls, Phase.UNKNOWN, Phase.ASKING):
         # The question was not written down before the process died: put it again.
         return RecoverTools(lost)
     return None
+
+
+def _run(ready: tuple[CallState, ...]) -> RunTools:
+    """Run what may run now; what failed waits for its next attempt after all others."""
+    now = tuple([c for c in ready if c.retry_at_us is None])
+    if now:
+        return RunTools(now)
+    when = min(c.retry_at_us for c in ready if c.retry_at_us is not None)
+    return RunTools(tuple([c for c in ready if c.retry_at_us == when]), when)
+
+
+def next_wake_us(state: State) -> int | None:
+    """Return when an action expires or a timer is due, whichever is first; None: neither."""
+    times = [a.expires_at_us for a in state.actions.values()]
+    times += [t.due_us for t in state.timers.values()]
+    return min((each for each in times if each is not None), default=None)
 
 
 def _reply_due(state: State, turn: Turn) -> Step:
@@ -172,7 +213,17 @@ def _reply_due(state: State, turn: Turn) -> Step:
     limit = state.limits.steps
     if limit is not None and turn.spent.steps >= limit:
         return EndTurn("budget", limit_reached("steps", f"{limit} model calls in this turn"))
+    if turn.remedy == "repair":
+        return Repair()
+    if turn.retry_at_us is None and (turn.remedy == "compact" or _too_long(state)):
+        return Compact()
     return CallModel(turn.retry_at_us)
+
+
+def _too_long(state: State) -> bool:
+    """Whether the transcript has grown beyond what the agent wants its model to read."""
+    most = state.spec.compaction.at_tokens
+    return most is not None and bool(state.last_tokens_seq) and state.last_tokens >= most
 
 
 _LIMIT_CODES: Final[Mapping[str, str]] = {

@@ -69,6 +69,9 @@ def rewound(base: State, now: State, event: Event) -> State:
             " in its past.",
         )
     later = tuple(q for q in now.queue if q.seq > p.to)
+    signals = tuple(s for s in now.signals if s.seq > p.to)
+    # What was allowed since is taken back with its time; what was revoked stays revoked.
+    grants = {k: g for k, g in base.grants.items() if k in now.grants}
     known = {q.seq for q in base.queue}
     snapshot = base.snapshot or now.first_snapshot
     return replace(
@@ -86,6 +89,10 @@ def rewound(base: State, now: State, event: Event) -> State:
         turns=now.turns,
         spent=now.spent,
         next_action=now.next_action,
+        next_timer=now.next_timer,
+        decided=now.decided,
+        grants=grants,
+        signals=(*base.signals, *signals),
         generation=now.generation + 1,
         queue=(*base.queue, *(q for q in later if q.seq not in known)),
         agent=now.agent,

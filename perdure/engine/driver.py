@@ -11,12 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
-import msgspec
-
-from perdure.core import events as e
-from perdure.core import step as due
+from perdure.core import events as e, step as due
 from perdure.core.agent import AgentSpec
-from perdure.core.codec import Reader
 from perdure.core.errors import (
     CorruptJournal,
     ErrorInfo,
@@ -25,28 +21,26 @@ from perdure.core.errors import (
     PerdureError,
     StaleAppend,
 )
-from perdure.core.inbox import Post, Rewind, Say, accept
-from perdure.core.state import State
-from perdure.core.step import next_step, resting
-from perdure.core.timeline import left_since
-from perdure.engine.branching import cut
+from perdure.core.step import next_step
+from perdure.engine.compaction import compact, repair
 from perdure.engine.endings import end_turn
 from perdure.engine.hub import Hub
 from perdure.engine.journal import Journal
 from perdure.engine.kit import Kit
 from perdure.engine.ledger import Ledger
+from perdure.engine.mail import Mail
 from perdure.engine.model_calls import call_model, recover_model
 from perdure.engine.recovery import recover_tools
 from perdure.engine.retry import LONGEST_S
 from perdure.engine.stops import first, our_fault, overdue, parked_by, poison
 from perdure.engine.tool_calls import request_tools, run_tools, settle
 from perdure.engine.trees import Trees
+from perdure.engine.waits import end_overdue
 from perdure.engine.work import Place, Work
 from perdure.ports.tool import Tool
 
 Toolbox = Callable[[AgentSpec], Awaitable[Mapping[str, Tool]]]
 _LOG = logging.getLogger("perdure")
-_POSTS: Reader[Post] = Reader[Post](Post)
 
 
 class Driver:
@@ -73,25 +67,22 @@ class Driver:
         self.guest = False  # only take letters: the work is another process's
         self.worked = False  # whether we ever owned it
         self._known = asyncio.Event()  # whether we own the session
-        self._mail = asyncio.Event()
-        self._mail.set()
-        self._draining = asyncio.Lock()
+        self._mail = Mail(kit.store, session, trees)
         self._effect: asyncio.Task[None] | None = None
         self._drain_task: asyncio.Task[None] | None = None
         self._work: Work | None = None
-        self._rewinding = False  # a rewind waits for the end of the turn
         self._retry = (0, 0.0)  # a retry's time by the wall clock, and by the monotonic one
 
     def post_arrived(self) -> None:
         """Something may have been put into the session's inbox."""
-        self._mail.set()
+        self._mail.arrived.set()
         if self._effect is not None and self._drain_task is None:
             self._drain_task = asyncio.create_task(self._drain_aside())
 
     def woken_again(self) -> bool:
         """True once when mail came that no loop has looked at: after `run`, start over."""
-        waiting = self._mail.is_set()
-        self._mail.clear()
+        waiting = self._mail.arrived.is_set()
+        self._mail.arrived.clear()
         return waiting
 
     async def owns(self) -> bool:
@@ -129,7 +120,7 @@ class Driver:
             # A clerk counts a dead owner too: after it the session looks as if left in order.
             await self._recover(work, clean=claim.clean)
             if aside:
-                await self._drain(work)
+                await self._mail.drain(work)
                 await journal.durable()
                 return
             await self._loop(work)
@@ -156,7 +147,7 @@ class Driver:
         state = work.state
         if clean or state.seq == 0 or state.turn is None:
             return
-        if isinstance(next_step(state), due.Rest | due.Ask):
+        if isinstance(next_step(state), due.Rest | due.Ask | due.Sleep):
             return
         attempt = state.recoveries + 1
         work.journal.append(e.SessionRecovered(work.journal.claim.epoch, attempt))
@@ -166,9 +157,8 @@ class Driver:
 
     async def _loop(self, work: Work) -> None:
         while True:
-            if self._rewinding and work.state.turn is None:
-                self._mail.set()
-            await self._drain(work)
+            self._mail.look_again(work)
+            await self._mail.drain(work)
             step = next_step(work.state) if work.state.seq else due.Rest("idle")
             if isinstance(step, due.Rest):
                 await work.journal.durable()
@@ -198,6 +188,23 @@ class Driver:
     async def _perform(self, work: Work, step: due.Step) -> None:
         over = self._over(work, step)
         match step:
+            case due.CallModel() | due.RunTools() | due.Compact() if over is not None:
+                await end_turn(work, "budget", over)
+            case due.CallModel(not_before_us=when) | due.RunTools(not_before_us=when):
+                if await self._time_has_come(work, when):
+                    await self._effectful(work, self._effect_of(work, step))
+            case due.Compact() | due.RecoverTools():
+                await self._effectful(work, self._effect_of(work, step))
+            case due.Ask(until_us=until) | due.Sleep(until_us=until):
+                if not end_overdue(work):
+                    await self._rest_until(work, until)
+            case _:
+                await self._write_down(work, step)
+
+    @staticmethod
+    async def _write_down(work: Work, step: due.Step) -> None:
+        """Perform what no interrupt cuts short."""
+        match step:
             case due.RestoreWorkspace(snapshot=snapshot):
                 await work.place.restore(snapshot)
             case due.BeginTurn(input=seq):
@@ -210,17 +217,25 @@ class Driver:
                 settle(work, calls)
             case due.RecoverModel():
                 await recover_model(work)
-            case due.CallModel() | due.RunTools() if over is not None:
-                await end_turn(work, "budget", over)
-            case due.CallModel(not_before_us=when):
-                await self._model_in_time(work, when)
-            case due.RunTools() | due.RecoverTools():
-                perform = run_tools if isinstance(step, due.RunTools) else recover_tools
-                await self._effectful(work, perform(work, step.calls))
-            case due.Ask(until_us=until):
-                await self._ask(work, until)
-            case due.Rest():
+            case due.Repair():
+                await repair(work)
+            case _:
                 pass
+
+    @staticmethod
+    def _effect_of(work: Work, step: due.Step) -> Coroutine[Any, Any, None]:
+        """Return what an interrupt may cut short."""
+        match step:
+            case due.CallModel():
+                return call_model(work)
+            case due.Compact():
+                return compact(work)
+            case due.RunTools(calls=calls):
+                return run_tools(work, calls)
+            case due.RecoverTools(calls=calls):
+                return recover_tools(work, calls)
+            case _:
+                raise AssertionError(f"no effect: {step}")
 
     def _over(self, work: Work, step: due.Step) -> ErrorInfo | None:
         """Return which limit forbids the step: the turn's time, or the tree's tool calls."""
@@ -229,24 +244,34 @@ class Driver:
             return work.ledger.admit(work.state.id, step.calls)
         return over
 
-    async def _model_in_time(self, work: Work, when_us: int | None) -> None:
-        """Call the model, or wait until that is due; mail ends the waiting early.
+    async def _time_has_come(self, work: Work, when_us: int | None) -> bool:
+        """Wait until a retry is due; False when mail, or something else that is due, came first.
 
         The wall clock is asked once for each retry: one that is set back later, or was set back
         while nobody worked here, makes nothing wait longer than any retry may.
         """
         monotonic = self._kit.clock.monotonic
-        if when_us is not None and self._retry[0] != when_us:
-            early_s = (when_us - self._kit.clock.now_us()) / 1_000_000
+        if when_us is None:
+            return True
+        now_us = self._kit.clock.now_us()
+        if self._retry[0] != when_us:
+            early_s = (when_us - now_us) / 1_000_000
             self._retry = (when_us, monotonic() + min(early_s, LONGEST_S))
-        wait_s = 0.0 if when_us is None else self._retry[1] - monotonic()
-        if wait_s <= 0 or not await self._wait(wait_s):
-            await self._effectful(work, call_model(work))
+        wait_s = self._retry[1] - monotonic()
+        if wait_s <= 0:
+            return True
+        if end_overdue(work):
+            return False
+        wake_us = due.next_wake_us(work.state)
+        if wake_us is not None and (wake_us - now_us) / 1_000_000 < wait_s:
+            await self._wait(max(0.0, (wake_us - now_us) / 1_000_000))
+            return False  # whatever ended the waiting, it is looked at first
+        return not await self._wait(wait_s)
 
     async def _effectful(self, work: Work, effect: Coroutine[Any, Any, None]) -> None:
         """Perform an effect that an interrupt may cut short."""
         self._effect = asyncio.create_task(effect, name=f"effect {self._session}")
-        if self._mail.is_set():
+        if self._mail.arrived.is_set():
             self.post_arrived()
         try:
             await self._effect
@@ -273,8 +298,8 @@ class Driver:
             work = self._work
             if work is None or work.journal.failure is not None:
                 return
-            while self._mail.is_set():
-                await self._drain(work)
+            while self._mail.arrived.is_set():
+                await self._mail.drain(work)
             turn = work.state.turn
             if work.interrupting:
                 return  # it is being stopped already, subagents and all
@@ -282,85 +307,21 @@ class Driver:
                 work.interrupting = True
                 self._effect.cancel()
         except PerdureError:
-            self._mail.set()  # the main loop will meet the same error and deal with it
+            self._mail.arrived.set()  # the main loop will meet the same error and deal with it
         finally:
             self._drain_task = None
 
-    async def _drain(self, work: Work) -> None:
-        """Take what lies in the inbox into the journal."""
-        # The lock comes first: letters that are being taken aside must be in before we go on.
-        async with self._draining:
-            if not self._mail.is_set():
-                return
-            self._mail.clear()
-            for letter in await work.journal.inbox():
-                for_post = self._read(letter.body)
-                if isinstance(for_post, str):
-                    work.journal.append(e.NoteRecorded(for_post), taken=letter.key)
-                    continue
-                if not isinstance(for_post, Rewind):
-                    await self._take(work, for_post, letter.key, taken=letter.key)
-                elif work.state.turn is not None:
-                    # The letter stays, and what came after it, until the turn is over.
-                    self._rewinding = True
-                    if not _stopped(work.state):
-                        name = f"{letter.key}:{work.state.seq}"
-                        await self._take(work, Say("interrupt", by=for_post.by), name)
-                    return
-                else:
-                    await self._rewind(work, for_post, letter.key)
-
-    async def _take(self, work: Work, post: Post, key: str, taken: str = "") -> None:
-        """Write down what a letter means, and pass on what concerns subagents."""
-        await self._relay(work, post, key)
-        work.journal.append(*accept(work.state, post, key), taken=taken)
-        await self._relay(work, post, key)
-
-    async def _relay(self, work: Work, post: Post, key: str) -> None:
-        if self._trees is not None:
-            await self._trees.relay(work.state, post, key)
-
-    async def _rewind(self, work: Work, post: Rewind, key: str) -> None:
-        """Go back, unless the event is not in the session's own past."""
-        self._rewinding = False
-        if not 0 < post.to < work.state.seq or work.state.closed:
-            work.journal.append(*accept(work.state, post, key), taken=key)
-            return
-        await work.journal.durable()
-        store = self._kit.store
-        base, later = await cut(store, self._session, post.to)
-        unsafe = tuple(left_since(base, later))
-        work.journal.rewind(e.SessionRewound(base.seq, post.by, unsafe), base, taken=key)
-        await work.journal.durable()
-
-    @staticmethod
-    def _read(body: bytes) -> Post | str:
-        try:
-            return _POSTS.read(body)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
-            return f"A letter could not be read and was put aside: {error}"
-
-    async def _ask(self, work: Work, until_us: int | None) -> None:
-        """Wait for people; close what has expired."""
+    async def _rest_until(self, work: Work, until_us: int | None) -> None:
+        """Wait for people and timers. What comes due is written down by the loop."""
         await work.journal.durable()
         now_us = self._kit.clock.now_us()
-        for action in tuple(work.state.actions.values()):
-            if action.expires_at_us is not None and action.expires_at_us <= now_us:
-                reason = "nobody decided in time"
-                work.journal.append(e.ActionResolved(action.id, "expired", reason=reason))
-                return
         await self._wait(None if until_us is None else (until_us - now_us) / 1_000_000)
 
     async def _wait(self, seconds: float | None) -> bool:
         """Wait for mail, at most `seconds`. False when none came."""
         try:
             async with asyncio.timeout(seconds):
-                await self._mail.wait()
+                await self._mail.arrived.wait()
             return True
         except TimeoutError:
             return False
-
-
-def _stopped(state: State) -> bool:
-    """Whether an interrupt is already ending the turn that is open."""
-    return state.turn is not None and state.turn.interrupted and not resting(state)

@@ -16,8 +16,7 @@ from typing import Final
 
 import msgspec
 
-from perdure.core import events as e
-from perdure.core import journal as records
+from perdure.core import events as e, journal as records
 from perdure.core.codec import encode
 from perdure.core.errors import Conflict, CorruptJournal, InvalidRequest, NotFound
 from perdure.core.events import FORMAT, Event

@@ -8,16 +8,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from perdure.core import events as e
-from perdure.core import step as due
+from perdure.core import events as e, step as due
 from perdure.core.agent import AgentSpec, ToolSpec
 from perdure.core.errors import ErrorInfo
 from perdure.core.events import Event, Payload
 from perdure.core.inbox import Decide, Late, Post, accept
 from perdure.core.state import State
 from perdure.engine import retry
-from perdure.engine.kin import SOURCE as SUBAGENT
-from perdure.engine.kin import has_subagents
+from perdure.engine.kin import SOURCE as SUBAGENT, has_subagents
 
 SLACK_US: Final = 1_000_000  # between looking at the clock and the time an event got
 DECIDED: Final = (
@@ -30,6 +28,9 @@ DECIDED: Final = (
     e.ToolStarted,
     e.ToolFinished,
     e.ActionRequested,
+    e.TimerSet,
+    e.ContextCompacted,
+    e.ContextRepaired,
 )
 GIVEN: Final = (
     e.SessionCreated,
@@ -41,11 +42,13 @@ GIVEN: Final = (
     e.InputAccepted,
     e.ToolLateResult,
     e.StateSet,
+    e.GrantRevoked,
+    e.SignalReceived,
     e.EnvironmentOpened,
     e.EnvironmentLost,
     e.NoteRecorded,
 )
-EITHER: Final = (e.ActionResolved, e.EnvironmentSnapshotted, e.EnvironmentRestored)
+EITHER: Final = (e.ActionResolved, e.TimerFired, e.EnvironmentSnapshotted, e.EnvironmentRestored)
 
 
 class Trust:

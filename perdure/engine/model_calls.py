@@ -5,8 +5,7 @@ from contextlib import aclosing
 
 from msgspec.structs import replace
 
-from perdure.core import budget
-from perdure.core import events as e
+from perdure.core import budget, events as e
 from perdure.core.codec import encode
 from perdure.core.content import Usage, UserItem
 from perdure.core.context import Transcript

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 import msgspec
 from msgspec.structs import replace
 
-from perdure.core import events as e
-from perdure.core import step as due
+from perdure.core import events as e, step as due
 from perdure.core.agent import Effect
 from perdure.core.errors import Conflict, ErrorInfo, InvalidRequest, NotFound, PerdureError
 from perdure.core.events import Event, SessionUpdated
@@ -251,14 +250,16 @@ def _resumed(state: State) -> tuple[bool, str]:
     step, before = next_step(then), ""
     if isinstance(step, due.RestoreWorkspace):
         step, before = next_step(replace(then, restore_due=False)), "the workspace is taken back; "
-    if isinstance(step, due.Rest | due.Ask):
+    if isinstance(step, due.Rest | due.Ask | due.Sleep):
         return False, _why_not(step)
     return True, before + _will(step, state)
 
 
-def _why_not(step: due.Rest | due.Ask) -> str:
+def _why_not(step: due.Rest | due.Ask | due.Sleep) -> str:
     if isinstance(step, due.Ask):
         return "a person owes it a decision"
+    if isinstance(step, due.Sleep):
+        return "it sleeps, and wakes by itself"
     return f"nothing is left to be done: it is {step.why}"
 
 

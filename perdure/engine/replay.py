@@ -14,8 +14,7 @@ from dataclasses import replace as with_changes
 
 import msgspec
 
-from perdure.core import events as e
-from perdure.core import step as due
+from perdure.core import events as e, step as due
 from perdure.core.agent import AgentSpec
 from perdure.core.budget import Price, Prices
 from perdure.core.errors import CorruptJournal
@@ -93,7 +92,7 @@ class _Hand(Driver):
 
     def __init__(self, kit: Kit, hub: Hub, work: Work) -> None:
         super().__init__(kit, hub, lambda _spec: work.tools(), lambda _name: None, "")
-        self._mail.clear()
+        self._mail.arrived.clear()
         self._doing = work
 
     async def perform(self, step: due.Step) -> None:
@@ -308,5 +307,7 @@ class _Replayer:
                 return f"nothing is due: the session is {why}"
             case due.Ask():
                 return "the session waits for a person"
+            case due.Sleep():
+                return "the session sleeps"
             case step:
                 return f"what is due is {type(step).__name__}"

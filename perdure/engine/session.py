@@ -7,8 +7,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from perdure.core import events as e
-from perdure.core import step as due
+from perdure.core import events as e, step as due
 from perdure.core.agent import AgentSpec
 from perdure.core.codec import encode
 from perdure.core.content import Content, ContextItem, Part, as_content

@@ -10,7 +10,7 @@ def overdue(state: State, now_us: int) -> ErrorInfo | None:
     limit_s = state.limits.wall_s
     if limit_s is None or state.turn is None:
         return None
-    if now_us - state.turn.started_at_us <= limit_s * 1_000_000:
+    if now_us - state.turn.started_at_us - state.turn.waited_us <= limit_s * 1_000_000:
         return None
     return due.limit_reached("wall_s", f"{limit_s:g} s for a turn")
 

@@ -10,8 +10,7 @@ from typing import Final
 
 from perdure.engine.driver import Driver
 from perdure.engine.journal import Journal
-from perdure.testing import broken_engines as engines
-from perdure.testing import broken_posts as stores
+from perdure.testing import broken_engines as engines, broken_posts as stores
 from perdure.testing.simulation import Build, Report, simulate
 
 SEEDS_MAX: Final = 200

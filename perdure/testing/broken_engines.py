@@ -9,8 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from perdure.core import events as e
-from perdure.core import step as due
+from perdure.core import events as e, step as due
 from perdure.core.agent import ToolSpec, Verdict
 from perdure.core.content import ContextItem, ModelItem, ResultItem, Text, Usage, UserItem
 from perdure.core.events import Payload
@@ -225,7 +224,7 @@ class CountsAfterwards(Driver):
         """Try first."""
         if not clean and work.state.turn is not None:
             step = due.next_step(work.state)
-            if not isinstance(step, due.Rest | due.Ask):
+            if not isinstance(step, due.Rest | due.Ask | due.Sleep):
                 await self._perform(work, step)
 
 
@@ -237,7 +236,7 @@ class LeavesRunning(Driver):
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         while not task.done():
             await asyncio.wait({task}, timeout=0.1)
-            await self._drain(work)
+            await self._mail.drain(work)
             if work.state.turn is not None and work.state.turn.interrupted:
                 return
         await task

@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
-from perdure.core import events as e
-from perdure.core import journal as records
+from perdure.core import events as e, journal as records
 from perdure.core.agent import Effect, Verdict
 from perdure.core.content import Text, ToolCall, UserItem
 from perdure.core.context import Transcript

@@ -6,8 +6,7 @@ from typing import cast
 from perdure.core import codec
 from perdure.core.errors import PerdureError, StaleAppend
 from perdure.core.events import Event, NoteRecorded
-from perdure.core.journal import GENESIS, Record, aside, check, write
-from perdure.core.journal import read as read_event
+from perdure.core.journal import GENESIS, Record, aside, check, read as read_event, write
 from perdure.ports.store import Batch, SessionRow
 from perdure.testing.store_harness import Pen, StoreHarness, begin, chain, payloads, refused
 

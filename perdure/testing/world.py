@@ -15,8 +15,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 
-from perdure.core import events as e
-from perdure.core import journal as records
+from perdure.core import events as e, journal as records
 from perdure.core.content import ContextItem
 from perdure.core.events import Event
 from perdure.core.journal import Record

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from perdure.cli.flow import Flow
 from perdure.cli.text import arguments, clean, clip, duration, usd, width_of, wrap

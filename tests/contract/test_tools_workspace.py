@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from perdure.core.agent import Effect, EnvironmentSpec
 from perdure.core.errors import InvalidRequest, Unavailable

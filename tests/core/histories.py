@@ -4,13 +4,14 @@ from random import Random
 
 from msgspec.structs import replace
 
-from perdure.core import events as e
-from perdure.core import step as due
+from perdure.core import events as e, step as due
 from perdure.core.agent import AgentSpec, Effect, Limits, Verdict
 from perdure.core.content import Text, ToolCall, Usage
 from perdure.core.errors import error_info
 from perdure.core.events import Event, Payload
 from perdure.core.evolve import evolve
+from perdure.core.grants import Grant
+from perdure.core.inbox import Signalled, accept
 from perdure.core.state import Phase, State
 from perdure.core.step import next_step
 from perdure.core.timeline import left_since, rewound
@@ -112,6 +113,14 @@ class Drawn(History):
         return child
 
     def _letter(self) -> None:
+        if self._dice.random() < 0.2:
+            self._letters += 1
+            name, key = self._dice.choice("xy"), f"signal {self._letters}"
+            self.add(*accept(self.state, Signalled(name, key), key))
+            return
+        if self.state.grants and self._dice.random() < 0.3:
+            self.add(e.GrantRevoked(next(iter(self.state.grants))))
+            return
         self._say(
             self._dice.choice(("message", "message", "steer", "interrupt", "pause", "resume"))
         )
@@ -152,7 +161,9 @@ class Drawn(History):
                 verdict = self._dice.choice(tuple(Verdict))
                 self.request(calls[0].call.id, effect, verdict)
             case due.RunTools(calls):
-                self.start(calls[0].call.id)
+                self._run(calls[0].call.id)
+            case due.Sleep(timers):
+                self.add(e.TimerFired(timers[0].id, text="over"))
             case due.Settle(calls):
                 refused = calls[0].phase is Phase.REFUSED
                 self.add(e.ToolFinished(calls[0].call.id, "denied" if refused else "ok"))
@@ -164,6 +175,10 @@ class Drawn(History):
                 raise AssertionError(step)
 
     def _call_model(self) -> None:
+        if self._dice.random() < 0.1:
+            made = (e.ContextCompacted, e.ContextRepaired)
+            self.add(self._dice.choice(made)(len(self.events)))
+            return
         if self._dice.random() < 0.2:
             self.add(e.ModelRequested("m"))
             if self._dice.random() < 0.5:
@@ -177,13 +192,32 @@ class Drawn(History):
             if self._dice.random() < 0.6:
                 self.add(e.ToolFinished(call, "ok"), e.EnvironmentSnapshotted(f"s{call}", call))
                 return
+            if self._dice.random() < 0.3:
+                self.add(e.ToolFinished(call, "retry", error=OWNER_DIED, retry_at_us=1))
+                return
             self.add(e.ToolFinished(call, "unknown", error=OWNER_DIED))
         action = f"a{self.state.next_action}"
         self.add(e.ActionRequested(action, kind, call, "?", "d"))  # type: ignore[arg-type]
 
     def _decide(self, action: str, kind: str) -> None:
         words = ("allow", "deny") if kind == "approve" else ("done", "failed", "rerun")
-        self.add(e.ActionResolved(action, self._dice.choice(words), digest="d"))  # type: ignore[arg-type]
+        if kind == "answer":
+            words = ("done", "failed")
+        word = self._dice.choice(words)
+        grant = Grant(f"g{action}", "t", "d") if word == "allow" else None
+        self.add(e.ActionResolved(action, word, digest="d", grant=grant))  # type: ignore[arg-type]
+
+    def _run(self, call: str) -> None:
+        """Start a call, leave it to a client, or let it sleep."""
+        dice = self._dice.random()
+        assert self.state.turn is not None
+        if self.state.turn.calls[call].attempt or dice < 0.7:
+            self.start(call)
+        elif dice < 0.85:
+            action = f"a{self.state.next_action}"
+            self.add(e.ActionRequested(action, "answer", call, "?", "d"))
+        else:
+            self.add(e.TimerSet(f"w{self.state.next_timer}", call, 1, "x"))
 
 
 def interrupted(history: History) -> History:

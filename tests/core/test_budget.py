@@ -1,12 +1,10 @@
 """Money and tokens: the worst case is reserved, so no limit is ever passed."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from msgspec.structs import replace
 
-from perdure.core import budget
-from perdure.core import events as e
+from perdure.core import budget, events as e
 from perdure.core.agent import Limits
 from perdure.core.budget import Price, Reservation, Room
 from perdure.core.codec import encode

@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from perdure.core.conditions import DEPTH_MAX, NODES_MAX, TEXT_MAX, Problem, parse, parse_or_problem
 from perdure.core.errors import InvalidRequest

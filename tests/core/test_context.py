@@ -2,8 +2,7 @@
 
 from hypothesis import given, settings
 
-from perdure.core import events as e
-from perdure.core import step as due
+from perdure.core import events as e, step as due
 from perdure.core.agent import Effect, Verdict
 from perdure.core.content import ModelItem, ResultItem, Text, ToolCall, UserItem, text_of
 from perdure.core.context import Transcript

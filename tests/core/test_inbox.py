@@ -1,8 +1,7 @@
 """The inbox: whatever is posted, whenever it is taken, becomes events that the journal accepts."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from perdure.core import events as e
 from perdure.core.agent import Effect, Verdict

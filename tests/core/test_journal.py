@@ -4,11 +4,9 @@ import hashlib
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from perdure.core import events as e
-from perdure.core import journal as records
+from perdure.core import events as e, journal as records
 from perdure.core.content import Text
 from perdure.core.errors import CorruptJournal
 from perdure.core.events import EVENT_TYPES, Event, Payload

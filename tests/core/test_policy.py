@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from perdure.core.agent import Effect, Rule, ToolSpec, Verdict
 from perdure.core.policy import approval_digest, decide

@@ -3,8 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from perdure.core import events as e
-from perdure.core import step as due
+from perdure.core import events as e, step as due
 from perdure.core.agent import Effect, Limits, Verdict
 from perdure.core.content import Text, ToolCall
 from perdure.core.events import Payload

@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from perdure.core.content import ModelItem, Reasoning, ReplyItem, ResultItem, Text, ToolCall
 from perdure.ports.model import ModelFailed, ModelReply, ReasoningDelta, TextDelta

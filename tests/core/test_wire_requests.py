@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from perdure.core.agent import ToolSpec
 from perdure.core.content import ContextItem, ModelItem, ResultItem, Text, ToolCall, UserItem

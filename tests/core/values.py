@@ -16,6 +16,7 @@ from perdure.core.content import Content, ReplyItem, Text, ToolCall, Usage
 from perdure.core.errors import CorruptJournal, error_info
 from perdure.core.events import Event, Payload
 from perdure.core.evolve import evolve
+from perdure.core.grants import Grant
 from perdure.core.state import Phase, State
 
 
@@ -156,6 +157,10 @@ def _anytime(dice: Random, state: State) -> list[Payload]:
         e.EnvironmentRestored(f"snap{state.seq}", "t1.1", 1, ("a",)),
         e.EnvironmentLost(ERROR),
         e.ToolLateResult("t1.1", 1, "ok", "late"),
+        e.SignalReceived(dice.choice("xy"), f"signal {state.seq}", f"k{state.seq}", "anna"),
+        e.GrantRevoked(next(iter(state.grants), "none"), "anna"),
+        e.ContextCompacted(max(1, state.seq), f"so far {state.seq}"),
+        e.ContextRepaired(max(1, state.seq), "not readable"),
         e.SessionClosed("anna") if dice.random() < 0.05 else e.NoteRecorded("still open"),
     ]
 
@@ -185,11 +190,19 @@ def _of_call(dice: Random, state: State, call_id: str) -> Payload:
     effect = spec.effect if spec else Effect.ONCE
     if action is not None:
         answers: tuple[e.Decision, ...] = ("allow", "deny", "expired", "done", "failed", "rerun")
-        return e.ActionResolved(action.id, dice.choice(answers), "anna", action.digest)
+        grant = Grant(f"g{state.seq}", call.call.tool, "d") if dice.random() < 0.3 else None
+        return e.ActionResolved(action.id, dice.choice(answers), "anna", action.digest, grant=grant)
     match call.phase:
         case Phase.PROPOSED:
             verdict = dice.choice(tuple(Verdict))
             return e.ToolRequested(call_id, call.call.tool, effect, verdict, f"d{call_id}")
+        case Phase.READY if dice.random() < 0.2:
+            return e.TimerSet(f"w{state.next_timer}", call_id, 1, dice.choice("xy"))
+        case Phase.READY if dice.random() < 0.2:
+            return e.ActionRequested(f"a{state.next_action}", "answer", call_id, "?", call.digest)
+        case Phase.SLEEPING:
+            timer = next(t for t in state.timers.values() if t.call_id == call_id)
+            return e.TimerFired(timer.id, next((s.seq for s in state.signals), 0), "awake")
         case Phase.READY:
             return e.ToolStarted(call_id, call.attempt + 1, 1, state.snapshot)
         case Phase.ASKING | Phase.UNKNOWN:
@@ -198,8 +211,8 @@ def _of_call(dice: Random, state: State, call_id: str) -> Payload:
         case Phase.STARTED if dice.random() < 0.2:
             return e.ActionRequested(f"a{state.next_action}", "rollback", call_id, "and now?")
         case _:
-            statuses: tuple[e.ToolStatus, ...] = ("ok", "error", "denied", "cancelled", "unknown")
-            return e.ToolFinished(call_id, dice.choice(statuses), f"result of {call_id}")
+            statuses = ("ok", "error", "denied", "cancelled", "unknown", "retry", "held")
+            return e.ToolFinished(call_id, dice.choice(statuses), f"result of {call_id}")  # type: ignore[arg-type]
 
 
 WALKS = st.integers(0, 2**32).map(walk)

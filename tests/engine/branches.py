@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
-from perdure.core import events as e
-from perdure.core import step as due
+from perdure.core import events as e, step as due
 from perdure.core.agent import EnvironmentSpec, RetryPolicy, Verdict
 from perdure.core.content import Text
 from perdure.core.events import Event

@@ -5,9 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import given as drawn
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given as drawn, settings, strategies as st
 from msgspec.structs import replace
 
 from perdure.core import events as e

@@ -1,7 +1,6 @@
 """The clip: beginning and end are kept, the middle is counted."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from perdure.environments.output import Clip
 

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from perdure.core import events as e
-from perdure.core import journal as records
+from perdure.core import events as e, journal as records
 from perdure.core.agent import Limits, RetryPolicy
 from perdure.core.codec import encode
 from perdure.core.content import ModelItem, Text

@@ -10,8 +10,7 @@ from random import Random
 
 import msgspec
 
-from perdure.core import events as e
-from perdure.core import journal as records
+from perdure.core import events as e, journal as records
 from perdure.core.content import Text
 from perdure.core.events import EVENT_TYPES, FORMAT, Event
 from perdure.core.evolve import fold

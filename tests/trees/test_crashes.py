@@ -6,8 +6,7 @@ The world outside is a list that survives; a process is an engine over a store t
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from dataclasses import replace as with_changes
+from dataclasses import dataclass, field, replace as with_changes
 from typing import Any
 
 import pytest

@@ -4,8 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from perdure.core.agent import AgentSpec, EnvironmentSpec, Limits, Rule, ToolSpec, Verdict
 from perdure.core.errors import InvalidRequest
