@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Final
 
-from perdure.core import events as e
+from perdure.core import events as e, step as due
 from perdure.core.content import Text, ToolCall, text_of
 from perdure.core.events import Event
 from perdure.core.state import State
-from perdure.core.step import status
+from perdure.core.step import next_step, status
 from perdure.ports.store import SessionRow
 
 _SILENT: Final = (
@@ -45,7 +45,22 @@ def row_of(state: State, newest: Event | None) -> SessionRow:
         parent=state.parent,
         created_at_us=state.created_at_us,
         updated_at_us=state.updated_at_us,
+        wake_at_us=wakes_at(state),
     )
+
+
+def wakes_at(state: State) -> int:
+    """Return when something is due in a session that nobody works on: a timer, the end of a
+    question, another attempt; 0: not by itself.
+    """
+    match next_step(state):
+        case due.Ask(until_us=when) | due.Sleep(until_us=when):
+            return when or 0
+        case due.CallModel(not_before_us=int() as when) | due.RunTools(not_before_us=int() as when):
+            other = due.next_wake_us(state)
+            return when if other is None else min(when, other)
+        case _:
+            return 0
 
 
 def telling(events: Sequence[Event]) -> Event | None:

@@ -27,7 +27,9 @@ class Claim(NamedTuple):
 
 
 class SessionRow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A session as lists show it; written with the events that change it."""
+    """A session as lists show it; written with the events that change it. `wake_at_us` is when
+    something is due in it by itself (0: never), see `Store.due`.
+    """
 
     id: str
     agent: str = ""
@@ -49,6 +51,7 @@ class SessionRow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     parent: str = ""
     created_at_us: int = 0
     updated_at_us: int = 0
+    wake_at_us: int = 0
 
 
 class ErrorRow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -193,6 +196,12 @@ class Store(Protocol):
 
     async def session(self, session: str) -> SessionRow | None:
         """Return the row of one session, or None when it has no events."""
+        ...
+
+    async def due(self, now_us: int, limit: int = 100) -> list[str]:
+        """Return at most `limit` sessions whose row has a `wake_at_us` that is not after `now_us`,
+        earliest first, those of the same moment by name. 0 is no moment.
+        """
         ...
 
     async def errors(self) -> list[ErrorRow]:

@@ -155,6 +155,13 @@ class MemoryStore:
             return None
         return journal.row or SessionRow(id=session, seq=journal.seq)
 
+    async def due(self, now_us: int, limit: int = 100) -> list[str]:
+        """See `Store.due`."""
+        self._check_open()
+        rows = [each.row for each in self._disk.journals.values() if each.row is not None]
+        found = sorted((r.wake_at_us, r.id) for r in rows if 0 < r.wake_at_us <= now_us)
+        return [name for _, name in found[:limit]]
+
     async def errors(self) -> list[ErrorRow]:
         """See `Store.errors`."""
         self._check_open()

@@ -215,6 +215,22 @@ class NeverWakes(MemoryStore):
         return False
 
 
+class ForgetsWakes(MemoryStore):
+    """Keeps when to wake a session in the memory of the process that said so."""
+
+    async def due(self, now_us: int, limit: int = 100) -> list[str]:
+        mine = self._disk.journals
+        found = await super().due(now_us, limit)
+        return [name for name in found if mine[name].owner is self._process]
+
+
+class WakesEarly(MemoryStore):
+    """Rounds to whole seconds."""
+
+    async def due(self, now_us: int, limit: int = 100) -> list[str]:
+        return await super().due(now_us + 1_000_000, limit)
+
+
 BROKEN: Final[Mapping[str, type[MemoryStore]]] = {
     kind.__name__: kind
     for kind in (
@@ -240,5 +256,7 @@ BROKEN: Final[Mapping[str, type[MemoryStore]]] = {
         ForgetsEarlierErrors,
         IndexesRefusedErrors,
         NeverWakes,
+        ForgetsWakes,
+        WakesEarly,
     )
 }

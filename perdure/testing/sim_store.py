@@ -63,6 +63,10 @@ class StoreProxy:
         """See `Store.fork`."""
         await self._inner.fork(source, at, session)
 
+    async def due(self, now_us: int, limit: int = 100) -> list[str]:
+        """See `Store.due`."""
+        return await self._inner.due(now_us, limit)
+
     async def errors(self) -> list[ErrorRow]:
         """See `Store.errors`."""
         return await self._inner.errors()

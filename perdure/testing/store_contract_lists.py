@@ -4,7 +4,7 @@ import asyncio
 from typing import cast
 
 from perdure.ports.store import SessionRow, Store
-from perdure.testing.store_harness import StoreHarness, begin, payloads
+from perdure.testing.store_harness import Pen, StoreHarness, begin, payloads
 
 SOON_S = 10.0
 
@@ -29,6 +29,41 @@ class ListsContract:
             pen = await begin(store, name, events=0)
             await store.append(pen.batch(b"1", row=SessionRow(id=name, updated_at_us=at_us)))
         assert [row.id for row in await store.sessions()] == ["ses_b", "ses_a", "ses_c"]
+
+    async def test_what_is_due_comes_in_order(self, harness: StoreHarness) -> None:
+        store, other = await harness.open(), await harness.open()
+        pens = {}
+        for name, wake_us in (("ses_c", 30), ("ses_b", 10), ("ses_a", 30), ("ses_never", 0)):
+            pens[name] = await begin(store, name, events=0)
+            row = SessionRow(id=name, wake_at_us=wake_us)
+            await store.append(pens[name].batch(b"1", row=row))
+        assert await other.due(9) == []
+        assert await other.due(29) == ["ses_b"], "not a microsecond early"
+        assert await other.due(30) == ["ses_b", "ses_a", "ses_c"]
+        assert await other.due(30, limit=2) == ["ses_b", "ses_a"]
+
+    async def test_the_newest_row_says_when_to_wake(self, harness: StoreHarness) -> None:
+        store, other = await harness.open(), await harness.open()
+        pen = await begin(store)
+        await store.append(pen.batch(b"2", row=SessionRow(id="ses_1", wake_at_us=10)))
+        await store.append(pen.batch(b"3"))
+        assert await store.due(10) == ["ses_1"], "a batch without a row leaves it as it is"
+        assert await other.due(10) == ["ses_1"], "it is on the disk, not in the process"
+        await harness.kill(store)
+        assert await other.due(10) == ["ses_1"], "it outlives its process"
+        store = await harness.open()
+        pen = Pen(await store.claim("ses_1"))
+        await store.append(pen.batch(b"4", row=SessionRow(id="ses_1", wake_at_us=50)))
+        assert (await store.due(49), await store.due(50)) == ([], ["ses_1"])
+        await store.append(pen.batch(b"5", row=SessionRow(id="ses_1")))
+        assert await store.due(1 << 60) == [], "it sleeps no more"
+
+    async def test_a_fork_is_not_due_when_its_origin_is(self, harness: StoreHarness) -> None:
+        store = await harness.open()
+        pen = await begin(store)
+        await store.append(pen.batch(b"2", row=SessionRow(id="ses_1", wake_at_us=10)))
+        await store.fork("ses_1", 2, "ses_2")
+        assert await store.due(10) == ["ses_1"]
 
     async def test_only_sessions_with_events_are_listed(self, harness: StoreHarness) -> None:
         store = await harness.open()

@@ -75,6 +75,8 @@ CAUGHT_BY = {
     "ForgetsEarlierErrors": "test_the_same_error_is_counted",
     "IndexesRefusedErrors": "test_refused_events_bring_no_errors",
     "NeverWakes": "test_a_change_before_the_question_counts",
+    "ForgetsWakes": "test_the_newest_row_says_when_to_wake",
+    "WakesEarly": "test_what_is_due_comes_in_order",
 }
 
 

@@ -21,13 +21,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "perdure.db"
 
 
-def make_version_1(path: Path) -> bytes:
-    """Write a file as the first version did, with one session of three events; return its end."""
+def make_version(number: int, path: Path) -> bytes:
+    """Write a file as that version did, with one session of three events; return its end."""
     connection = apsw.Connection(str(path))
     connection.pragma("journal_mode", "wal")
-    connection.execute((Path(__file__).parent / "schema_1.sql").read_text("utf-8"))
+    connection.execute((Path(__file__).parent / f"schema_{number}.sql").read_text("utf-8"))
     connection.pragma("application_id", connect.APPLICATION_ID)
-    connection.pragma("user_version", 1)
+    connection.pragma("user_version", number)
     end = GENESIS
     told: list[Payload] = [
         SessionCreated("ses_1", AgentSpec("helper", "scripted:x")),
@@ -49,8 +49,12 @@ def make_version_1(path: Path) -> bytes:
     return end
 
 
-async def test_a_file_of_version_1_is_brought_to_ours(path: Path) -> None:
-    end = make_version_1(path)
+OLDER = range(1, connect.SCHEMA)
+
+
+@pytest.mark.parametrize("version", OLDER)
+async def test_a_file_of_an_older_version_is_brought_to_ours(path: Path, version: int) -> None:
+    end = make_version(version, path)
     for _ in range(2):
         store = await SqliteStore.open(path)
         assert (await store.read("ses_1"))[-1].hash == end
@@ -66,8 +70,11 @@ async def test_a_file_of_version_1_is_brought_to_ours(path: Path) -> None:
     await store.close()
 
 
-async def test_it_then_has_the_tables_of_a_new_file(path: Path, tmp_path: Path) -> None:
-    make_version_1(path)
+@pytest.mark.parametrize("version", OLDER)
+async def test_it_then_has_the_tables_of_a_new_file(
+    path: Path, tmp_path: Path, version: int
+) -> None:
+    make_version(version, path)
     tables = []
     for each in (path, tmp_path / "new.db"):
         await (await SqliteStore.open(each)).close()
@@ -78,13 +85,14 @@ async def test_it_then_has_the_tables_of_a_new_file(path: Path, tmp_path: Path) 
             " FROM sqlite_schema AS m JOIN pragma_table_info(m.name) AS c"
             " WHERE m.type = 'table' ORDER BY m.name, c.cid"
         )
-        tables.append(list(rows))
+        indexes = "SELECT name, tbl_name FROM sqlite_schema WHERE type = 'index' ORDER BY name"
+        tables.append([*rows, *connection.execute(indexes)])
         connection.close()
     assert tables[0] == tables[1]
 
 
 async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
-    make_version_1(path)
+    make_version(1, path)
     other = apsw.Connection(str(path))
     other.execute("CREATE TABLE errors (in_the_way)")
     await refused(Unavailable, SqliteStore.open(path))
@@ -96,8 +104,27 @@ async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     await (await SqliteStore.open(path)).close()
 
 
+async def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
+    await (await SqliteStore.open(path)).close()
+    other = apsw.Connection(str(path))
+    other.pragma("user_version", connect.SCHEMA + 1)
+    error = await refused(Unavailable, SqliteStore.open(path))
+    assert error.code == "E-DB-NEWER"
+    assert other.pragma("user_version") == connect.SCHEMA + 1
+    other.close()
+
+
+async def test_what_is_due_is_found_without_looking_at_all_sessions(path: Path) -> None:
+    await (await SqliteStore.open(path)).close()
+    other = apsw.Connection(str(path))
+    query = "EXPLAIN QUERY PLAN " + statements.load().read_due
+    plan = [row[3] for row in other.execute(query, (5, 10))]
+    assert len(plan) == 1 and "sessions_due" in plan[0], plan
+    other.close()
+
+
 async def test_an_older_process_must_end_first(path: Path) -> None:
-    make_version_1(path)
+    make_version(1, path)
     folder = connect.nodes_folder(path)
     folder.mkdir()
     older = Node(folder, "older")

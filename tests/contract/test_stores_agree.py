@@ -61,7 +61,8 @@ class Caller:
             end = link(end, data)
             skip = self._chance.random() < 0.05
             records.append(Record(number + skip, "note.recorded", data, end))
-        row = SessionRow(id=claim.session, updated_at_us=self._chance.randrange(50))
+        now, wake = self._chance.randrange(50), self._chance.choice((0, 10, 20))
+        row = SessionRow(id=claim.session, updated_at_us=now, wake_at_us=wake)
         return Batch(
             claim.session,
             claim.epoch,
@@ -104,6 +105,7 @@ class Caller:
             await store.inbox(session),
             sorted(await store.mailboxes()),
             await store.sessions(),
+            await store.due(self._chance.choice((9, 10, 20))),
             await store.session(session),
             await store.load_state(session),
             await store.docs("rule"),

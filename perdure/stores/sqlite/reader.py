@@ -81,6 +81,11 @@ class Reader:
         found = [_row(*row) for row in rows]
         return found[0] if found else None
 
+    def due(self, now_us: int, limit: int) -> list[str]:
+        """See `Store.due`."""
+        rows = self._connection.execute(self._sql.read_due, (now_us, limit))
+        return [row[0] for row in rows]
+
     def state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""
         rows = self._connection.execute(self._sql.read_state, (_name(session),))

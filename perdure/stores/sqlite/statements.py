@@ -9,6 +9,7 @@ class Statements(NamedTuple):
 
     schema: str
     migrate_2: str
+    migrate_3: str
     begin: str
     commit: str
     rollback: str
@@ -40,6 +41,7 @@ class Statements(NamedTuple):
     read_mailboxes: str
     read_sessions: str
     read_session: str
+    read_due: str
     read_state: str
     read_heads: str
     read_docs: str

@@ -161,6 +161,10 @@ class SqliteStore:
         """See `Store.session`."""
         return await self._read(lambda reader: reader.session(session))
 
+    async def due(self, now_us: int, limit: int = 100) -> list[str]:
+        """See `Store.due`."""
+        return await self._read(lambda reader: reader.due(now_us, limit))
+
     async def errors(self) -> list[ErrorRow]:
         """See `Store.errors`."""
         return await self._read(lambda reader: reader.errors())

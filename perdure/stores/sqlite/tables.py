@@ -214,6 +214,7 @@ class Tables:
             end.hash if end else None,
             encode(row) if row else None,
             row.updated_at_us if row else None,
+            row.wake_at_us if row else None,
         )
         # fetchall: a statement that is not read to its end has not changed anything yet.
         moved = self.connection.execute(self.sql.advance, values).fetchall()

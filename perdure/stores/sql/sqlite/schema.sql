@@ -1,4 +1,4 @@
--- Version 2. A rowid table keeps events in the order they were appended, which is what a log is
+-- Version 3. A rowid table keeps events in the order they were appended, which is what a log is
 -- written and read in; session names are long, so rows carry a small number instead.
 CREATE TABLE sessions (
     id INTEGER PRIMARY KEY,
@@ -10,8 +10,11 @@ CREATE TABLE sessions (
     row BLOB,                              -- as lists show it, JSON
     updated_us INTEGER NOT NULL DEFAULT 0,
     origin INTEGER,                        -- a fork: the session in which event `base` lies
-    base INTEGER NOT NULL DEFAULT 0        -- a fork's own events come after this one
+    base INTEGER NOT NULL DEFAULT 0,       -- a fork's own events come after this one
+    wake_us INTEGER NOT NULL DEFAULT 0     -- when something is due in it by itself; 0: never
 ) STRICT;
+
+CREATE INDEX sessions_due ON sessions (wake_us, name) WHERE wake_us > 0;
 
 CREATE TABLE events (
     pos INTEGER PRIMARY KEY,

@@ -1,0 +1,1 @@
+SELECT name FROM sessions WHERE wake_us > 0 AND wake_us <= ?1 ORDER BY wake_us, name LIMIT ?2
