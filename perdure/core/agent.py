@@ -152,7 +152,8 @@ class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `retry` is for model calls, `tool_retry` for tools that say nothing of their own (None: not
     again). `fallbacks` are models that take a turn over, in this order, when the one before
-    cannot be had.
+    cannot be had. `deltas` says whether the pieces of a reply are only shown
+    while it is written or also stored, so that a stream can be read again after a crash.
     """
 
     name: str
@@ -168,6 +169,7 @@ class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_retry: RetryPolicy | None = None
     fallbacks: tuple[str, ...] = ()
     compaction: Compaction = Compaction()
+    deltas: Literal["live", "stored"] = "live"
 
     @property
     def version(self) -> str:

@@ -58,6 +58,11 @@ class Transcript:
                 self._reply(reply)
             case e.ToolFinished(status=status) as done if status not in _NOT_THE_END:
                 self._result(done)
+            case e.ContextAdded(items=items):
+                for item in items:
+                    self._add(item)
+            case e.ContextDropped(entered=entered, index=index):
+                self._drop(entered, index)
             case e.ContextCompacted() as p:
                 self._compact(p)
             case e.ContextRepaired(upto=upto):
@@ -91,6 +96,37 @@ class Transcript:
         self.seqs.append(self.seq)
         self.fresh_bytes += len(encode(item)) + _ITEM_OVERHEAD
 
+    def _drop(self, entered: int, index: int) -> None:
+        places = [n for n, seq in enumerate(self.seqs) if seq == entered]
+        gone: set[str] = set()
+        if len(places) == 1 and isinstance(self.items[places[0]], ModelItem):
+            self._drop_part(places[0], index, gone)
+        elif index < len(places):
+            item = self.items[places[index]]
+            gone |= _calls_of(item)
+            self._leave_out({places[index]})
+        orphans = {
+            n
+            for n, item in enumerate(self.items)
+            if isinstance(item, ResultItem) and item.call_id in gone
+        }
+        self._leave_out(orphans)
+
+    def _drop_part(self, place: int, index: int, gone: set[str]) -> None:
+        """Drop one item of a reply; the vendor's own form of the rest would still hold it."""
+        item = self.items[place]
+        assert isinstance(item, ModelItem)
+        left = tuple([i for n, i in enumerate(item.items) if n != index])
+        gone |= _calls_of(item) - _calls_of(ModelItem(left))
+        self.items = [*self.items]
+        self.items[place] = ModelItem(left)
+        if not left:
+            self._leave_out({place})
+
+    def _leave_out(self, places: set[int]) -> None:
+        self.items = [item for n, item in enumerate(self.items) if n not in places]
+        self.seqs = [seq for n, seq in enumerate(self.seqs) if n not in places]
+
     def _compact(self, p: e.ContextCompacted) -> None:
         if p.elided:
             self._each(p.upto, lambda item: elided(item, p.elided))
@@ -113,6 +149,17 @@ def elided(item: ContextItem, most: int) -> ContextItem:
     left = len(item.text) - 2 * end
     text = f"{item.text[:end]}\n[… {left} characters left out …]\n{item.text[-end:]}"
     return replace(item, text=text)
+
+
+def _calls_of(item: ContextItem) -> set[str]:
+    """Return the ids of the calls that an item makes, or answers."""
+    match item:
+        case ModelItem(items=items):
+            return {i.id for i in items if isinstance(i, ToolCall)}
+        case ResultItem(call_id=call_id):
+            return {call_id}
+        case _:
+            return set()
 
 
 def _plain(item: ContextItem) -> ContextItem:

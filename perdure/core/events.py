@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from perdure.core.agent import Effect, Verdict
-from perdure.core.content import Content, ReplyItem, Usage
+from perdure.core.content import Content, ContextItem, ReplyItem, Usage
 from perdure.core.errors import ErrorInfo
 from perdure.core.facts import (  # re-exported: `events` is where all of them are looked for
     FORMAT as FORMAT,
@@ -106,6 +106,15 @@ class ModelResponded(Fact, frozen=True, tag="model.responded"):
     dropped: tuple[str, ...] = ()
     remedy: Remedy = ""
     fallback: str = ""
+
+
+class ModelDelta(Fact, frozen=True, tag="model.delta"):
+    """A piece of the reply that is being written, kept because somebody may follow it after this
+    process is gone. `model.responded` says everything again; nothing else depends on it.
+    """
+
+    channel: Literal["text", "reasoning"]
+    text: str
 
 
 class ToolRequested(Fact, frozen=True, tag="tool.requested"):
@@ -220,6 +229,24 @@ class TimerFired(Fact, frozen=True, tag="timer.fired"):
     text: str = ""
 
 
+class ContextAdded(Fact, frozen=True, tag="context.added"):
+    """Items enter the transcript as they are: an earlier conversation, brought along."""
+
+    items: tuple[ContextItem, ...]
+    key: str = ""
+    by: str = ""
+
+
+class ContextDropped(Fact, frozen=True, tag="context.dropped"):
+    """The model no longer reads one item: the `index`-th (from 0) of those that entered with event
+    `entered`. A call goes with its result.
+    """
+
+    entered: int
+    index: int = 0
+    by: str = ""
+
+
 class ContextCompacted(Fact, frozen=True, tag="context.compacted"):
     """From now on the model reads less of what entered the transcript up to event `upto`: a
     `summary` in its place, or (`elided`) the same with long tool results cut to that many
@@ -266,6 +293,7 @@ Payload = (
     | TurnEnded
     | ModelRequested
     | ModelResponded
+    | ModelDelta
     | ToolRequested
     | ToolStarted
     | ToolFinished
@@ -276,6 +304,8 @@ Payload = (
     | SignalReceived
     | TimerSet
     | TimerFired
+    | ContextAdded
+    | ContextDropped
     | ContextCompacted
     | ContextRepaired
     | StateSet

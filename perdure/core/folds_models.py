@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from perdure.core import events as e
-from perdure.core.content import ToolCall
+from perdure.core.content import ModelItem, ToolCall
 from perdure.core.events import Event
 from perdure.core.folding import corrupt, open_turn
 from perdure.core.state import CallState, ModelCall, State, Turn
@@ -101,3 +101,27 @@ def _between_calls(state: State, event: Event, upto: int) -> Turn:
     if not 0 < upto < event.seq:
         raise corrupt(event, f"event {upto} is not in the past")
     return turn
+
+
+def model_delta(state: State, event: Event, p: e.ModelDelta) -> State:
+    if open_turn(state, event).model is None:
+        raise corrupt(event, "no model call is open")
+    return state
+
+
+def context_added(state: State, event: Event, p: e.ContextAdded) -> State:
+    if state.turn is not None:
+        raise corrupt(event, "a turn is open")
+    if not p.items:
+        raise corrupt(event, "it adds nothing")
+    last = p.items[-1]
+    answered = isinstance(last, ModelItem) and not any(isinstance(i, ToolCall) for i in last.items)
+    return replace(state, owes_reply=not answered, last_tokens_seq=0)
+
+
+def context_dropped(state: State, event: Event, p: e.ContextDropped) -> State:
+    if state.turn is not None:
+        raise corrupt(event, "a turn is open")
+    if not 0 < p.entered < event.seq or p.index < 0:
+        raise corrupt(event, f"event {p.entered} is not in the past")
+    return replace(state, last_tokens_seq=0)

@@ -7,7 +7,7 @@ it into the journal later, in the same transaction that removes it from the inbo
 import msgspec
 
 from perdure.core import events as e
-from perdure.core.content import Content
+from perdure.core.content import Content, ContextItem
 from perdure.core.events import Decision, InputKind, Payload, ToolStatus
 from perdure.core.grants import Grant
 from perdure.core.state import ActionState, Phase, State
@@ -83,6 +83,21 @@ class Revoke(msgspec.Struct, frozen=True, tag="revoke", omit_defaults=True):
     by: str = ""
 
 
+class AddItems(msgspec.Struct, frozen=True, tag="add_items", omit_defaults=True):
+    """Bring items into the transcript of a session that has no turn open."""
+
+    items: tuple[ContextItem, ...]
+    by: str = ""
+
+
+class DropItem(msgspec.Struct, frozen=True, tag="drop_item", omit_defaults=True):
+    """Take one item out of what the model reads; see `ContextDropped`."""
+
+    entered: int
+    index: int = 0
+    by: str = ""
+
+
 class Close(msgspec.Struct, frozen=True, tag="close", omit_defaults=True):
     """Nothing more is to happen here. An open turn is interrupted first."""
 
@@ -96,7 +111,20 @@ class Rewind(msgspec.Struct, frozen=True, tag="rewind", omit_defaults=True):
     by: str = ""
 
 
-Post = Say | Decide | Answer | Signalled | Revoke | Late | Update | Put | Close | Rewind
+Post = (
+    Say
+    | Decide
+    | Answer
+    | Signalled
+    | Revoke
+    | Late
+    | Update
+    | Put
+    | AddItems
+    | DropItem
+    | Close
+    | Rewind
+)
 
 SIGNALS_MAX = 1000  # that wait unread; more are not taken, and the note says so
 
@@ -118,8 +146,24 @@ def accept(state: State, post: Post, key: str) -> tuple[Payload, ...]:
             return (e.NoteRecorded("A change came after the session was closed."),)
         case Answer() | Signalled() | Revoke():
             return _outside(state, post, key)
+        case AddItems() | DropItem():
+            return (_edit(state, post, key),)
         case _:
             return (_change(state, post),)
+
+
+def _edit(state: State, post: AddItems | DropItem, key: str) -> Payload:
+    if state.turn is not None:
+        return e.NoteRecorded("The transcript was not edited: a turn is open.")
+    match post:
+        case AddItems(items=items, by=by):
+            if not items:
+                return e.NoteRecorded("Nothing was added to the transcript.")
+            return e.ContextAdded(items, key, by)
+        case DropItem(entered=entered, index=index, by=by):
+            if not 0 < entered <= state.seq or index < 0:
+                return e.NoteRecorded(f"No item entered the transcript with event {entered}.")
+            return e.ContextDropped(entered, index, by)
 
 
 def _change(state: State, post: Update | Put | Close | Rewind) -> Payload:

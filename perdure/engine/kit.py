@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from perdure.core.agent import EnvironmentSpec
+from perdure.core.agent import AgentSpec, EnvironmentSpec
 from perdure.core.budget import Price
 from perdure.ports.clock import Clock, Ids
 from perdure.ports.model import Models
@@ -40,6 +41,17 @@ def no_tools(_environment: EnvironmentSpec) -> tuple[Tool, ...]:
     return ()
 
 
+class AgentSource(Protocol):
+    """Finds the code of agents that were made while the engine runs: by an API, say."""
+
+    async def tools(self, spec: AgentSpec) -> Mapping[str, Tool] | None:
+        """Return the tools of a pinned definition by name, or None for an agent not known here.
+
+        They must be the tools that `spec` pins; the engine compares them.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Kit:
     """The engine's collaborators.
@@ -47,7 +59,7 @@ class Kit:
     `workspace_tools` gives the tools of an environment: what isolates nothing cannot promise
     that a command's effects stay in the workspace. A `clerk` takes what is posted into journals
     that nobody owns, and leaves all work alone: for processes that decide and look on but do not
-    have the agents' code.
+    have the agents' code. `agents` is asked for those that were never registered.
     """
 
     store: Store
@@ -59,3 +71,4 @@ class Kit:
     workspace_tools: Callable[[EnvironmentSpec], tuple[Tool, ...]] = no_tools
     bounds: Bounds = Bounds()
     clerk: bool = False
+    agents: AgentSource | None = None

@@ -12,6 +12,7 @@ from perdure.core.context import Transcript
 from perdure.core.errors import ErrorInfo, PerdureError, error_info
 from perdure.core.state import ModelCall, State
 from perdure.engine import retry
+from perdure.engine.deltas import StoredDeltas
 from perdure.engine.endings import end_turn
 from perdure.engine.work import Work
 from perdure.ports.model import (
@@ -111,24 +112,27 @@ async def _stream(work: Work, model: Model, request: ModelRequest) -> None:
     """Stream the reply; whatever happens, exactly one `model.responded` follows."""
     partial: list[str] = []
     session = work.state.id
+    stored = StoredDeltas(work.journal, keeps=work.state.spec.deltas == "stored")
     try:
         async with aclosing(_closing(model.stream(request))) as pieces:
             async for piece in pieces:
                 if isinstance(piece, ModelReply):
-                    work.journal.append(_responded(work, piece))
+                    work.journal.append(*stored.rest(), _responded(work, piece))
                     return
                 if isinstance(piece, TextDelta):
                     partial.append(piece.text)
-                work.hub.live(session, piece)
+                if not stored.put(piece):
+                    work.hub.live(session, piece)
         torn = error_info("E-MODEL-TORN", "model", "The stream ended early.", retryable=True)
-        work.journal.append(_failed(work, ModelFailed(torn, "".join(partial))))
+        work.journal.append(*stored.rest(), _failed(work, ModelFailed(torn, "".join(partial))))
     except ModelFailed as error:
-        work.journal.append(_failed(work, error))
+        work.journal.append(*stored.rest(), _failed(work, error))
     except BaseException:
         if work.interrupting:
             usage = _worst(_open_call(work))
             text = "".join(partial)
-            work.journal.append(e.ModelResponded("cancelled", usage=usage, partial=text))
+            cancelled = e.ModelResponded("cancelled", usage=usage, partial=text)
+            work.journal.append(*stored.rest(), cancelled)
         raise
 
 

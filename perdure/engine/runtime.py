@@ -248,13 +248,16 @@ class Engine:
         if not spec.tools:
             return {}
         known = self._agents.get(spec.name)
-        if known is None:
+        found = known[2] if known else None
+        if found is None and self.kit.agents is not None:
+            found = await self.kit.agents.tools(spec)
+        if found is None:
             raise NotFound(
                 "E-AGENT-MISSING",
                 f"The code of agent {spec.name} is not loaded here. Nothing was lost.",
                 "Run perdure where the agent is defined, then: perdure resume ID",
             )
-        tools = known[2]
+        tools = found
         pinned = {tool.name: tool.terms for tool in spec.tools}
         changed = [n for n, t in pinned.items() if n not in tools or tools[n].spec.terms != t]
         if changed:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from perdure.core import events as e
 from perdure.core.agent import AgentSpec, Effect, Limits, ToolSpec, Verdict
 from perdure.core.codec import encode
-from perdure.core.content import Content, ReplyItem, Text, ToolCall, Usage
+from perdure.core.content import Content, ReplyItem, Text, ToolCall, Usage, UserItem
 from perdure.core.errors import CorruptJournal, error_info
 from perdure.core.events import Event, Payload
 from perdure.core.evolve import evolve
@@ -158,6 +158,9 @@ def _anytime(dice: Random, state: State) -> list[Payload]:
         e.EnvironmentLost(ERROR),
         e.ToolLateResult("t1.1", 1, "ok", "late"),
         e.SignalReceived(dice.choice("xy"), f"signal {state.seq}", f"k{state.seq}", "anna"),
+        e.ModelDelta("text", f"piece {state.seq}"),
+        e.ContextAdded((UserItem(content),), f"k{state.seq}", "anna"),
+        e.ContextDropped(max(1, state.seq), 0, "anna"),
         e.GrantRevoked(next(iter(state.grants), "none"), "anna"),
         e.ContextCompacted(max(1, state.seq), f"so far {state.seq}"),
         e.ContextRepaired(max(1, state.seq), "not readable"),
@@ -168,6 +171,8 @@ def _anytime(dice: Random, state: State) -> list[Payload]:
 def _answer(dice: Random, state: State) -> Payload:
     assert state.turn is not None
     status: e.ReplyStatus = dice.choice(("ok", "ok", "ok", "error", "incomplete", "lost"))
+    if dice.random() < 0.3:
+        return e.ModelDelta("text", f"piece {state.seq}")
     if status != "ok":
         retry = dice.choice((None, 5)) if status != "lost" else None
         error = None if status == "lost" else ERROR
