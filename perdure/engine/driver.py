@@ -32,10 +32,11 @@ from perdure.engine.mail import Mail
 from perdure.engine.model_calls import call_model, recover_model
 from perdure.engine.recovery import recover_tools
 from perdure.engine.retry import LONGEST_S
-from perdure.engine.stops import first, our_fault, overdue, parked_by, poison
+from perdure.engine.stops import first, our_fault, overdue, parked_by, poison, time_left_s
 from perdure.engine.tool_calls import request_tools, run_tools, settle
 from perdure.engine.trees import Trees
 from perdure.engine.waits import end_overdue
+from perdure.engine.ways import way_of
 from perdure.engine.work import Place, Work
 from perdure.ports.tool import Tool
 
@@ -71,6 +72,7 @@ class Driver:
         self._effect: asyncio.Task[None] | None = None
         self._drain_task: asyncio.Task[None] | None = None
         self._work: Work | None = None
+        self._held_up = (0, 0)  # the turn and the model call that a breaker held up last
         self._retry = (0, 0.0)  # a retry's time by the wall clock, and by the monotonic one
 
     def post_arrived(self) -> None:
@@ -190,7 +192,10 @@ class Driver:
         match step:
             case due.CallModel() | due.RunTools() | due.Compact() if over is not None:
                 await end_turn(work, "budget", over)
-            case due.CallModel(not_before_us=when) | due.RunTools(not_before_us=when):
+            case due.CallModel(not_before_us=when):
+                if await self._time_has_come(work, when) and await self._way_is_free(work):
+                    await self._effectful(work, self._effect_of(work, step))
+            case due.RunTools(not_before_us=when):
                 if await self._time_has_come(work, when):
                     await self._effectful(work, self._effect_of(work, step))
             case due.Compact() | due.RecoverTools():
@@ -267,6 +272,21 @@ class Driver:
             await self._wait(max(0.0, (wake_us - now_us) / 1_000_000))
             return False  # whatever ended the waiting, it is looked at first
         return not await self._wait(wait_s)
+
+    async def _way_is_free(self, work: Work) -> bool:
+        """Whether the model may be called; else wait while its provider's breaker is open. After
+        the waiting it is asked anew what is due. That we wait is written down once for a call.
+        """
+        way, turn = way_of(work), work.state.turn
+        if way.wait_s <= 0 or turn is None:
+            return True
+        if self._held_up != (turn.number, turn.spent.steps):
+            self._held_up = (turn.number, turn.spent.steps)
+            work.journal.append(e.NoteRecorded(way.because))
+            await work.journal.durable()
+        left_s = time_left_s(work.state, self._kit.clock.now_us())
+        await self._wait(min(way.wait_s, left_s))
+        return False
 
     async def _effectful(self, work: Work, effect: Coroutine[Any, Any, None]) -> None:
         """Perform an effect that an interrupt may cut short."""

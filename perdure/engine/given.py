@@ -92,6 +92,7 @@ def _as_worded(agent: AgentSpec, recorded: AgentSpec) -> AgentSpec:
         agent,
         name=recorded.name,
         model=recorded.model,
+        fallbacks=recorded.fallbacks,
         instructions=recorded.instructions,
         tools=tools,
         environment=recorded.environment,
@@ -128,10 +129,12 @@ def with_facts(made: Payload, event: Event, before: State, trust: Trust) -> Payl
 
 
 def _as_old(made: Payload, recorded: Payload) -> Payload:
-    """Leave out what older versions did not write: whom an error was about."""
+    """Leave out what older versions did not write: whom an error was about, what a model said."""
     mine, then = getattr(made, "error", None), getattr(recorded, "error", None)
     if isinstance(mine, ErrorInfo) and isinstance(then, ErrorInfo) and not then.subject:
         return replace(made, error=replace(mine, subject=""))
+    if isinstance(made, e.ActionRequested) and isinstance(recorded, e.ActionRequested):
+        return made if recorded.said else replace(made, said="")
     return made
 
 
@@ -158,6 +161,9 @@ def _responded(
     if not trust.money:
         cost = recorded.usage.cost_micro_usd
         made = replace(made, usage=replace(made.usage, cost_micro_usd=cost))
+    if made.remedy and not recorded.remedy and recorded.retry_at_us is None:
+        # Older versions knew no remedies: the turn ended there, and did so by their rules.
+        made = replace(made, remedy="", fallback="")
     if made.retry_at_us is None or recorded.retry_at_us is None or before.turn is None:
         return made
     assert recorded.error is not None

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from perdure.core.agent import AgentSpec, EnvironmentSpec
 from perdure.core.budget import Price
+from perdure.engine.breaker import BreakerRules, Breakers
 from perdure.ports.clock import Clock, Ids
 from perdure.ports.model import Models
 from perdure.ports.sandbox import Environments
@@ -22,7 +23,8 @@ class Bounds:
     states. `follower_backlog`: pieces kept for a slow follower before it must re-read.
     `poll_s`: the floor under every wake-up. `store_retry_s`, `store_retry_cap_s`: first and
     longest pause before a full store is tried again. `parallel_reads`: reads at a time.
-    `close_s`: how long closing waits for a store that cannot write.
+    `close_s`: how long closing waits for a store that cannot write. `breaker`: when a provider
+    that fails is left alone.
     """
 
     idle_s: float = 30.0
@@ -34,6 +36,7 @@ class Bounds:
     store_retry_cap_s: float = 30.0
     parallel_reads: int = 16
     close_s: float = 5.0
+    breaker: BreakerRules = field(default_factory=BreakerRules)
 
 
 def no_tools(_environment: EnvironmentSpec) -> tuple[Tool, ...]:
@@ -59,7 +62,8 @@ class Kit:
     `workspace_tools` gives the tools of an environment: what isolates nothing cannot promise
     that a command's effects stay in the workspace. A `clerk` takes what is posted into journals
     that nobody owns, and leaves all work alone: for processes that decide and look on but do not
-    have the agents' code. `agents` is asked for those that were never registered.
+    have the agents' code. `agents` is asked for those that were never registered. `schedules`: the
+    engine fires, while it is open, what is due of agents that are registered in it.
     """
 
     store: Store
@@ -70,5 +74,7 @@ class Kit:
     prices: Mapping[str, Price] = field(default_factory=dict)
     workspace_tools: Callable[[EnvironmentSpec], tuple[Tool, ...]] = no_tools
     bounds: Bounds = Bounds()
+    breakers: Breakers = field(default_factory=Breakers)
     clerk: bool = False
+    schedules: bool = False
     agents: AgentSource | None = None

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from perdure.core import budget
 from perdure.core.agent import Limits
 from perdure.core.budget import Price, Reservation, Room, shared_limit
@@ -100,9 +102,10 @@ class Ledger:
         return any(each.tokens is not None or each.usd is not None for each in limits)
 
     def reserve(
-        self, session: str, bound: int, price: Price | None
+        self, session: str, bound: int, price: Price | None, model: str = ""
     ) -> Reservation | ErrorInfo | None:
-        """Return what the session's next model call may use, or why it may not be made.
+        """Return what the session's next model call may use, or why it may not be made. `model`
+        is what is called, where that is not the agent's own.
 
         None means: wait for `settled()` and ask again, because calls that are in flight hold
         what this one needs and will give some of it back. Booked by appending the event.
@@ -112,6 +115,7 @@ class Ledger:
         if over is not None:
             return over
         spec = node.state.spec
+        spec = replace(spec, model=model) if model not in ("", spec.model) else spec
         now = budget.reserve(spec, self._rooms(node, landed=False), bound, price)
         later = budget.reserve(spec, self._rooms(node, landed=True), bound, price)
         if isinstance(later, ErrorInfo):

@@ -1,6 +1,6 @@
 """Performing CALL_MODEL and RECOVER_MODEL: reserve, ask, stream, write down what came."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from msgspec.structs import replace
@@ -12,11 +12,13 @@ from perdure.core.context import Transcript
 from perdure.core.errors import ErrorInfo, PerdureError, error_info
 from perdure.core.state import ModelCall, State
 from perdure.engine import retry
+from perdure.engine.breaker import Way
 from perdure.engine.deltas import StoredDeltas
 from perdure.engine.endings import end_turn
+from perdure.engine.remedies import Cure, remedy_of
+from perdure.engine.ways import watched, way_of
 from perdure.engine.work import Work
 from perdure.ports.model import (
-    Delta,
     Model,
     ModelFailed,
     ModelReply,
@@ -27,17 +29,20 @@ from perdure.ports.model import (
 
 async def call_model(work: Work) -> None:
     """Make the model call that is due, or end the turn when a budget forbids it."""
-    try:
-        model, name = work.kit.models.get(work.state.spec.model)
-    except PerdureError as error:
-        info = error_info(error.code, "model", error.message, hint=error.hint)
-        await end_turn(work, "failed", info)
-        return
     transcript = await work.journal.transcript()
     while True:
         if work.stopping:
             return
-        if await _reserved_call(work, transcript):
+        way = way_of(work)
+        if way.wait_s > 0:
+            return  # another session was faster: the driver waits
+        try:
+            model, name = work.kit.models.get(way.model)
+        except PerdureError as error:
+            info = error_info(error.code, "model", error.message, hint=error.hint)
+            await end_turn(work, "failed", info)
+            return
+        if await _reserved_call(work, transcript, way):
             break
         await work.ledger.settled()  # others in the tree hold what this call needs
     turn = work.state.turn
@@ -49,7 +54,7 @@ async def call_model(work: Work) -> None:
     await _stream(work, model, _request(work, name, turn.model.max_output_tokens))
 
 
-async def _reserved_call(work: Work, transcript: Transcript) -> bool:
+async def _reserved_call(work: Work, transcript: Transcript, way: Way) -> bool:
     """Write down the call with what it may use, or that the budget forbids it; False where it
     must wait. Between the question and the answer nothing else can happen.
     """
@@ -57,14 +62,14 @@ async def _reserved_call(work: Work, transcript: Transcript) -> bool:
     bound = budget.input_bound(work.state, transcript) + sum(
         len(encode(UserItem(content))) + 32 for content in transcript.waiting(steers)
     )
-    price = budget.price_of(work.kit.prices, work.state.spec.model)
-    reserved = work.ledger.reserve(work.state.id, bound, price)
+    price = budget.price_of(work.kit.prices, way.model)
+    reserved = work.ledger.reserve(work.state.id, bound, price, way.model)
     if reserved is None:
         return False
     if isinstance(reserved, ErrorInfo):
         await end_turn(work, "budget", reserved)
     else:
-        work.journal.append(_requested(work, steers, reserved))
+        work.journal.append(_requested(work, steers, reserved, way))
     return True
 
 
@@ -76,15 +81,18 @@ async def recover_model(work: Work) -> None:
     work.journal.append(e.ModelResponded(status, usage=_worst(call), model=call.model))
 
 
-def _requested(work: Work, steers: Sequence[int], reserved: budget.Reservation) -> e.ModelRequested:
+def _requested(
+    work: Work, steers: Sequence[int], reserved: budget.Reservation, way: Way
+) -> e.ModelRequested:
     assert work.state.turn is not None
     return e.ModelRequested(
-        model=work.state.spec.model,
+        model=way.model,
         attempt=work.state.turn.failures + 1,
         steers=tuple(steers),
         max_output_tokens=reserved.max_output_tokens,
         reserved_tokens=reserved.tokens,
         reserved_micro_usd=reserved.micro_usd,
+        because=way.because,
     )
 
 
@@ -114,7 +122,7 @@ async def _stream(work: Work, model: Model, request: ModelRequest) -> None:
     session = work.state.id
     stored = StoredDeltas(work.journal, keeps=work.state.spec.deltas == "stored")
     try:
-        async with aclosing(_closing(model.stream(request))) as pieces:
+        async with aclosing(watched(work, _open_call(work).model, model.stream(request))) as pieces:
             async for piece in pieces:
                 if isinstance(piece, ModelReply):
                     work.journal.append(*stored.rest(), _responded(work, piece))
@@ -136,20 +144,8 @@ async def _stream(work: Work, model: Model, request: ModelRequest) -> None:
         raise
 
 
-async def _closing(
-    pieces: AsyncIterator[Delta | ModelReply],
-) -> AsyncGenerator[Delta | ModelReply, None]:
-    """Pass the pieces on, and close the connection when the reader leaves early."""
-    try:
-        async for piece in pieces:
-            yield piece
-    finally:
-        if isinstance(pieces, AsyncGenerator):
-            await pieces.aclose()
-
-
 def _responded(work: Work, reply: ModelReply) -> e.ModelResponded:
-    name = work.state.spec.model
+    name = _open_call(work).model
     price = budget.price_of(work.kit.prices, name)
     usage = replace(reply.usage, cost_micro_usd=budget.cost_of(reply.usage, price))
     return e.ModelResponded(
@@ -172,19 +168,23 @@ def _failed(work: Work, failure: ModelFailed) -> e.ModelResponded:
     wait_s = retry.delay_s(
         work.state.spec.retry, turn.failures + 1, failure.info, work.kit.ids.random()
     )
+    cure = remedy_of(work.state, failure.info) if wait_s is None else Cure()
     now_us = work.kit.clock.now_us()
+    name = _open_call(work).model
     torn = bool(failure.partial)
     usage = failure.usage
     if usage is None:
         usage = _worst(_open_call(work)) if torn else Usage()
-    price = budget.price_of(work.kit.prices, work.state.spec.model)
+    price = budget.price_of(work.kit.prices, name)
     return e.ModelResponded(
         "incomplete" if torn else "error",
         usage=replace(usage, cost_micro_usd=budget.cost_of(usage, price)),
-        model=work.state.spec.model,
+        model=name,
         error=failure.info,
         partial=failure.partial,
         retry_at_us=None if wait_s is None else now_us + int(wait_s * 1_000_000),
+        remedy=cure.remedy,
+        fallback=cure.fallback,
     )
 
 

@@ -54,8 +54,9 @@ def models_due(state: State) -> tuple[str, ...]:
     """
     turn, spec = state.turn, state.spec
     chain = tuple(dict.fromkeys((spec.model, *spec.fallbacks)))
-    now = ""
-    if turn is not None:
-        now = turn.model.model if turn.model is not None else turn.model_name
-    # A model that the definition does not name (any more) is followed by nothing of it.
-    return chain[chain.index(now) :] if now in chain else ((now,) if now else chain)
+    if turn is not None and turn.model is not None:
+        called = turn.model.model
+        # The definition was changed while it was called: what that names comes next.
+        return chain[chain.index(called) :] if called in chain else (called, *chain)
+    now = turn.model_name if turn is not None else ""
+    return chain[chain.index(now) :] if now in chain else chain

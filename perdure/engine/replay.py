@@ -26,7 +26,14 @@ from perdure.engine.given import Trust, is_fact, meant, stops_outside
 from perdure.engine.hub import Hub
 from perdure.engine.kit import Bounds, Kit
 from perdure.engine.recording import RecordedTime, Recording, Retold
-from perdure.engine.stage import Stage, ToldModels, ToldPlace, no_store, told_tools
+from perdure.engine.stage import (
+    Stage,
+    ToldBreakers,
+    ToldModels,
+    ToldPlace,
+    no_store,
+    told_tools,
+)
 from perdure.engine.wording import difference, due_in_words
 from perdure.engine.work import Work
 from perdure.ports.tool import Tool
@@ -123,6 +130,7 @@ class _Replayer:
             models=ToldModels(self._stage),
             prices={"*": _FREE} if prices is None else prices,
             bounds=Bounds(parallel_reads=_ANY),
+            breakers=ToldBreakers(self._stage),
         )
         self._hub = Hub(1)
         self._journal = Retold(self._kit, self.recording, self._time, self._trust)

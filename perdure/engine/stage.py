@@ -7,15 +7,16 @@ that everything happens in the recorded order. No tool is run, no file is touche
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 from msgspec.structs import replace
 
 from perdure.core import events as e
 from perdure.core.agent import ToolSpec
-from perdure.core.errors import InvalidRequest, Unavailable, error_info
+from perdure.core.errors import ErrorInfo, InvalidRequest, Unavailable, error_info
 from perdure.core.state import State
+from perdure.engine.breaker import BreakerRules, Breakers, Way
 from perdure.engine.journal import Journal
 from perdure.engine.kit import Kit
 from perdure.engine.recording import Recording, Retold
@@ -186,6 +187,29 @@ class ToldModels:
                 raise InvalidRequest(error.code, error.message, error.hint)
             case _:
                 return ToldModel(self._stage), name.partition(":")[2]
+
+
+class ToldBreakers(Breakers):
+    """Breakers that hold nobody up: that they did, and where a call went instead, is recorded."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self._stage = stage
+
+    def pick(
+        self, models: Sequence[str], missing: Mapping[str, str], now_s: float, rules: BreakerRules
+    ) -> Way:
+        """See `Breakers.pick`. Only a model that could have been taken is believed."""
+        match self._stage.recording.due:
+            case e.ModelRequested(model=model, because=because) if because and model in models[1:]:
+                return Way(model, because)
+            case _:
+                return Way(models[0], missing.get(models[0], ""))
+
+    def comes_back(
+        self, model: str, call: int, error: ErrorInfo | None, now_s: float, rules: BreakerRules
+    ) -> None:
+        """See `Breakers.comes_back`: what was recorded opens nothing now."""
 
 
 class ToldModel:

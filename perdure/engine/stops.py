@@ -1,5 +1,7 @@
 """What stops a driver, as facts for the journal: limits of time, deadly sessions, errors."""
 
+import math
+
 from perdure.core import step as due
 from perdure.core.errors import ErrorInfo, PerdureError, Unavailable, error_info
 from perdure.core.state import State
@@ -13,6 +15,15 @@ def overdue(state: State, now_us: int) -> ErrorInfo | None:
     if now_us - state.turn.started_at_us - state.turn.waited_us <= limit_s * 1_000_000:
         return None
     return due.limit_reached("wall_s", f"{limit_s:g} s for a turn")
+
+
+def time_left_s(state: State, now_us: int) -> float:
+    """Return how long the turn may go on before `overdue` says no; infinite without a limit."""
+    limit_s = state.limits.wall_s
+    if limit_s is None or state.turn is None:
+        return math.inf
+    used_us = now_us - state.turn.started_at_us - state.turn.waited_us
+    return max(0.0, limit_s - used_us / 1_000_000 + 0.001)
 
 
 def poison(attempt: int) -> ErrorInfo:
