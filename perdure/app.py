@@ -29,7 +29,8 @@ class Options:
 
     `work_root` is where copied workspaces and snapshots lie (default: beside the store).
     `allow_unsandboxed` admits the environment `process`, which isolates nothing. A `clerk` takes
-    letters and decisions into journals that nobody owns, but works on no session.
+    letters and decisions into journals that nobody owns, but works on no session. `schedules`:
+    fire, while the runtime is open, what is due of the agents registered in it.
     """
 
     models: Models | None = None
@@ -40,6 +41,7 @@ class Options:
     work_root: Path | None = None
     allow_unsandboxed: bool = False
     clerk: bool = False
+    schedules: bool = False
 
 
 class Runtime:
@@ -129,6 +131,7 @@ class Runtime:
             workspace_tools=lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
             bounds=options.bounds,
             clerk=options.clerk,
+            schedules=options.schedules,
         )
 
 

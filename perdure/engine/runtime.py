@@ -26,6 +26,7 @@ from perdure.engine.hub import Hub
 from perdure.engine.journal import Journal, load
 from perdure.engine.kin import Tree, summed, tree_of, with_waiting
 from perdure.engine.kit import Kit
+from perdure.engine.schedules import Schedules
 from perdure.engine.session import Session
 from perdure.engine.subagents import Subagent
 from perdure.engine.trees import Trees, elsewhere
@@ -44,15 +45,18 @@ class Engine:
         self.kit = kit
         self.hub = Hub(kit.bounds.follower_backlog)
         self.trees = Trees(self)
+        self.schedules = Schedules(self)
         self._opening: set[str] = set()
         self._agents: dict[str, tuple[Agent, AgentSpec, Mapping[str, Tool]]] = {}
         self._toolsets: list[Toolset] = []
         self._drivers: dict[str, tuple[Driver, asyncio.Task[None]]] = {}
-        self._poller: asyncio.Task[None] | None = None
+        self._own: list[asyncio.Task[None]] = []
         self._closing = False
 
     async def __aenter__(self) -> Self:
-        self._poller = asyncio.create_task(self._poll(), name="perdure poll")
+        self._own.append(asyncio.create_task(self._poll(), name="perdure poll"))
+        if self.kit.schedules:
+            self._own.append(asyncio.create_task(self.schedules.run(), name="perdure schedules"))
         return self
 
     async def __aexit__(
@@ -66,9 +70,7 @@ class Engine:
     async def close(self) -> None:
         """Stop driving, close toolsets and the store."""
         self._closing = True
-        tasks = [task for _, task in self._drivers.values()]
-        if self._poller is not None:
-            tasks.append(self._poller)
+        tasks = [*self._own, *(task for _, task in self._drivers.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -143,6 +145,11 @@ class Engine:
         elif spec is not None and row.version != spec.version:
             await self._drift(session, spec, adopt=adopt)
         return session
+
+    def agent(self, name: str) -> Agent | None:
+        """Return the agent of that name, if it was registered here."""
+        known = self._agents.get(name)
+        return known[0] if known else None
 
     async def sessions(self) -> list[SessionRow]:
         """Return all sessions, last updated first. One whose subagent waits for a person waits."""
