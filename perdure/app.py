@@ -119,14 +119,14 @@ class Runtime:
 
         store, root = await open_store(self._url)
         options = self._options
-        self._models = options.models or _models(options)
+        self._models = options.models or models_for(options)
         work = options.work_root or root
         return Kit(
             store=store,
             clock=SystemClock(),
             ids=RandomIds(),
             models=self._models,
-            environments=_environments(work, options),
+            environments=environments_at(work, options),
             prices=options.prices,
             workspace_tools=lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
             bounds=options.bounds,
@@ -157,14 +157,16 @@ async def open_store(url: str) -> tuple[Store, Path]:
     )
 
 
-def _models(options: Options) -> Models:
+def models_for(options: Options) -> Models:
+    """Return the registry of all providers, with these options."""
     from perdure.models.registry import Models as Registry
 
     environ = os.environ if options.environ is None else options.environ
     return Registry(environ, options.model_options)
 
 
-def _environments(root: Path, options: Options) -> dict[str, Environments]:
+def environments_at(root: Path, options: Options) -> dict[str, Environments]:
+    """Return every kind of environment, with its files below `root`."""
     from perdure.environments.bubblewrap import Bubblewrap
     from perdure.environments.process import Process
 

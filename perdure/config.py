@@ -21,6 +21,7 @@ from perdure.core.agent import Limits, RetryPolicy, Rule
 from perdure.core.budget import Price
 from perdure.core.errors import InvalidRequest
 from perdure.core.secrets import Secret
+from perdure.doors.settings import ServerSettings
 from perdure.ports.model import ModelOptions
 
 FILE_NAME: Final = "perdure.toml"
@@ -104,6 +105,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     agents: dict[str, AgentConfig] = {}
     models: dict[str, ModelConfig] = {}
     prices: dict[str, PriceConfig] = {}
+    server: ServerSettings = ServerSettings()
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,22 @@ declare(app)
 
 
 @app.command(cls=Verb, rich_help_panel=DECIDE)
+def up(
+    agents: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="AGENT", help="Agents to serve beside those of APIs."),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "",
+    port: Annotated[int, typer.Option("--port", help="The port to listen on.")] = 0,
+    json: Json = False,
+) -> int:
+    """Serve sessions over HTTP, to any client."""
+    from perdure.cli.up import up as verb
+
+    return verb(agents or (), host=host, port=port, json=json)
+
+
+@app.command(cls=Verb, rich_help_panel=DECIDE)
 def doctor(
     verify: Annotated[bool, typer.Option("--verify", help="Read and check every journal.")] = False,
     online: Annotated[bool, typer.Option("--online", help="Ask the models, too.")] = False,

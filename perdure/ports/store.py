@@ -232,8 +232,16 @@ class Store(Protocol):
         """
         ...
 
-    async def docs(self, kind: str) -> list[Doc]:
-        """Return the documents of a kind, by name."""
+    async def docs(
+        self, kind: str, *, prefix: str = "", after: str = "", limit: int | None = None
+    ) -> list[Doc]:
+        """Return the documents of a kind whose name begins with `prefix`, by name: at most `limit`
+        of those whose name sorts behind `after`.
+        """
+        ...
+
+    async def doc(self, kind: str, name: str) -> Doc | None:
+        """Return one document, or None."""
         ...
 
     async def delete_doc(self, kind: str, name: str) -> None:

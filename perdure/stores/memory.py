@@ -123,10 +123,17 @@ class MemoryStore:
         """See `Store.delete_doc`."""
         await self._write(lambda: self._disk.docs.delete(kind, name))
 
-    async def docs(self, kind: str) -> list[Doc]:
+    async def docs(
+        self, kind: str, *, prefix: str = "", after: str = "", limit: int | None = None
+    ) -> list[Doc]:
         """See `Store.docs`."""
         self._check_open()
-        return self._disk.docs.of(kind)
+        return self._disk.docs.of(kind, prefix, after, limit)
+
+    async def doc(self, kind: str, name: str) -> Doc | None:
+        """See `Store.doc`."""
+        self._check_open()
+        return self._disk.docs.one(kind, name)
 
     async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
         """See `Store.read`."""

@@ -20,14 +20,20 @@ class Docs:
         self.kept[kind, name] = (version + 1, data)
         return version + 1
 
-    def of(self, kind: str) -> list[Doc]:
+    def of(self, kind: str, prefix: str, after: str, limit: int | None) -> list[Doc]:
         """See `Store.docs`."""
         found = [
             Doc(name, version, data)
             for (each, name), (version, data) in self.kept.items()
-            if each == kind and data is not None
+            if each == kind and data is not None and packed(name).startswith(packed(prefix))
         ]
-        return sorted(found, key=lambda doc: packed(doc.name))
+        found.sort(key=lambda doc: packed(doc.name))
+        return [doc for doc in found if not after or packed(doc.name) > packed(after)][:limit]
+
+    def one(self, kind: str, name: str) -> Doc | None:
+        """See `Store.doc`."""
+        version, data = self.kept.get((kind, name), (0, None))
+        return None if data is None else Doc(name, version, data)
 
     def delete(self, kind: str, name: str) -> None:
         """See `Store.delete_doc`."""

@@ -75,9 +75,15 @@ class StoreProxy:
         """See `Store.put_doc`."""
         return await self._inner.put_doc(kind, name, data, expect=expect)
 
-    async def docs(self, kind: str) -> list[Doc]:
+    async def docs(
+        self, kind: str, *, prefix: str = "", after: str = "", limit: int | None = None
+    ) -> list[Doc]:
         """See `Store.docs`."""
-        return await self._inner.docs(kind)
+        return await self._inner.docs(kind, prefix=prefix, after=after, limit=limit)
+
+    async def doc(self, kind: str, name: str) -> Doc | None:
+        """See `Store.doc`."""
+        return await self._inner.doc(kind, name)
 
     async def delete_doc(self, kind: str, name: str) -> None:
         """See `Store.delete_doc`."""
@@ -146,9 +152,16 @@ class SimStore(StoreProxy):
         """See `Store.errors`."""
         return await self._later(await super().errors())
 
-    async def docs(self, kind: str) -> list[Doc]:
+    async def docs(
+        self, kind: str, *, prefix: str = "", after: str = "", limit: int | None = None
+    ) -> list[Doc]:
         """See `Store.docs`."""
-        return await self._later(await super().docs(kind))
+        found = await super().docs(kind, prefix=prefix, after=after, limit=limit)
+        return await self._later(found)
+
+    async def doc(self, kind: str, name: str) -> Doc | None:
+        """See `Store.doc`."""
+        return await self._later(await super().doc(kind, name))
 
     async def session(self, session: str) -> SessionRow | None:
         """See `Store.session`."""

@@ -60,6 +60,20 @@ class DocsContract:
         assert await store.put_doc("rule", "a", b"new", expect=0) == 2
         await refused(Conflict, store.put_doc("rule", "a", b"later", expect=1))
 
+    async def test_documents_are_found_by_name_and_in_pages(self, harness: StoreHarness) -> None:
+        store = await harness.open()
+        for name in ("b/2", "a", "b/1", "b", "b0", "b/3"):
+            await store.put_doc("rule", name, name.encode())
+        await store.delete_doc("rule", "b/2")
+        assert await store.doc("rule", "b/1") == Doc("b/1", 1, b"b/1")
+        assert await store.doc("rule", "b/2") is None
+        assert await store.doc("other", "b/1") is None
+        assert [d.name for d in await store.docs("rule", prefix="b/")] == ["b/1", "b/3"]
+        assert [d.name for d in await store.docs("rule", after="b", limit=2)] == ["b/1", "b/3"]
+        assert [d.name for d in await store.docs("rule", after="b/3")] == ["b0"]
+        assert [d.name for d in await store.docs("rule", prefix="b/", after="b/1")] == ["b/3"]
+        assert await store.docs("rule", limit=0) == []
+
     async def test_odd_names_and_bytes(self, harness: StoreHarness) -> None:
         store = await harness.open()
         names = ["", "\0", "a\0b", "é", "\ud800", "🐍"]
@@ -82,4 +96,5 @@ class DocsContract:
         await store.close()
         await refused(Unavailable, store.put_doc("rule", "a", b""))
         await refused(Unavailable, store.docs("rule"))
+        await refused(Unavailable, store.doc("rule", "a"))
         await refused(Unavailable, store.delete_doc("rule", "a"))

@@ -97,10 +97,18 @@ class Reader:
         rows = self._connection.execute(self._sql.read_errors)
         return [row for (data,) in rows if (row := error_row(data)) is not None]
 
-    def docs(self, kind: str) -> list[Doc]:
+    def docs(self, kind: str, prefix: str, after: str, limit: int | None) -> list[Doc]:
         """See `Store.docs`."""
-        rows = self._connection.execute(self._sql.read_docs, (packed(kind),))
+        first, most = packed(prefix), -1 if limit is None else limit
+        # 0xFF is in no UTF-8: behind it sorts nothing that begins with the prefix.
+        values = (packed(kind), first, first + b"\xff", packed(after), most)
+        rows = self._connection.execute(self._sql.read_docs, values)
         return [Doc(unpacked(name), version, data) for name, version, data in rows]
+
+    def doc(self, kind: str, name: str) -> Doc | None:
+        """See `Store.doc`."""
+        row = self._connection.execute(self._sql.find_doc, (packed(kind), packed(name))).fetchone()
+        return None if row is None or row[1] is None else Doc(name, row[0], row[1])
 
     def check(self) -> list[tuple[str, str]]:
         """Return what is wrong with the file: the session, or "" for all, and what it is."""

@@ -182,9 +182,15 @@ class SqliteStore:
         version: int = await self._write(lambda: jobs.PutDoc(kind, name, bytes(data), expect))
         return version
 
-    async def docs(self, kind: str) -> list[Doc]:
+    async def docs(
+        self, kind: str, *, prefix: str = "", after: str = "", limit: int | None = None
+    ) -> list[Doc]:
         """See `Store.docs`."""
-        return await self._read(lambda reader: reader.docs(kind))
+        return await self._read(lambda reader: reader.docs(kind, prefix, after, limit))
+
+    async def doc(self, kind: str, name: str) -> Doc | None:
+        """See `Store.doc`."""
+        return await self._read(lambda reader: reader.doc(kind, name))
 
     async def delete_doc(self, kind: str, name: str) -> None:
         """See `Store.delete_doc`."""

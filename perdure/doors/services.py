@@ -1,0 +1,69 @@
+"""What every face is handed: the projects, time and ids, settings, the log."""
+
+import fnmatch
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from perdure.core.errors import InvalidRequest
+from perdure.doors.projects import Projects
+from perdure.doors.settings import ServerSettings
+from perdure.doors.toolmaker import Toolmaker
+from perdure.ports.clock import Clock, Ids
+
+_LOG: Final = logging.getLogger("perdure.server")
+
+
+def no_tools(project: str) -> Toolmaker:
+    """Refuse: for services without API agents."""
+    raise InvalidRequest("E-TOOLS", f"No tools can be made in project {project}.")
+
+
+@dataclass(frozen=True)
+class Services:
+    """The collaborators of all doors."""
+
+    projects: Projects
+    clock: Clock
+    ids: Ids
+    settings: ServerSettings = field(default_factory=ServerSettings)
+    url: str = ""
+    tools: Callable[[str], Toolmaker] = no_tools  # of a project
+
+    def request_id(self) -> str:
+        """Return a new id for a request."""
+        return "req_" + self.new_id()
+
+    def new_id(self, prefix: str = "") -> str:
+        """Return a new id that sorts behind those made before."""
+        return prefix + self.ids.event(self.clock.now_us())
+
+    def seconds(self) -> int:
+        """Return the time in whole seconds since the epoch."""
+        return self.clock.now_us() // 1_000_000
+
+    def model(self, name: str | None) -> str:
+        """Return the `provider:model` behind a client's name for it.
+
+        Raises `InvalidRequest` (E-MODEL-NAME). A client cannot name a provider that the operator
+        has not listed: a scripted model, say, would be a file of the server's.
+        """
+        wanted = name or self.settings.default_model
+        models = self.settings.models
+        if wanted in models:
+            return models[wanted]
+        fitting = [glob for glob in models if fnmatch.fnmatchcase(wanted, glob)]
+        if fitting:
+            target = models[max(fitting, key=len)]
+            return target.replace("*", wanted) if target.endswith(":*") else target
+        known = ", ".join(models) or "none"
+        raise InvalidRequest(
+            "E-MODEL-NAME",
+            f"This server has no model {wanted!r}. It has: {known}.",
+            "The operator adds models under [server.models] in perdure.toml.",
+        )
+
+    def log_failure(self, request_id: str, path: str, error: Exception) -> None:
+        """Write an unforeseen failure to the log, with its stack."""
+        _LOG.error("request.failed id=%s path=%s", request_id, path, exc_info=error)

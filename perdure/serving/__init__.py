@@ -1,0 +1,1 @@
+"""The server: all doors, all projects, one process."""

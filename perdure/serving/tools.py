@@ -1,0 +1,133 @@
+"""Tools of agents that were made by an API: found again from the pinned definition alone."""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from perdure.core.agent import AgentSpec, EnvironmentSpec, ToolSpec
+from perdure.core.codec import decode, encode
+from perdure.doors.toolmaker import McpServer
+from perdure.ports.store import Store
+from perdure.ports.tool import Tool, ToolContext, ToolOutput
+from perdure.tools.mcp.toolset import McpToolset
+
+_KIND: Final = "mcp-server"
+_MCP: Final = "mcp:"
+_OPEN_SERVERS: Final = 64  # connections kept in one project; the one not used for longest goes
+
+Headers = Callable[[McpServer], Awaitable[Mapping[str, str]]]
+Workspace = Callable[[EnvironmentSpec], tuple[Tool, ...]]
+
+
+class AnsweredOutside:
+    """A tool that the client answers. Implements the `Tool` port; it is never called here."""
+
+    def __init__(self, spec: ToolSpec) -> None:
+        self.spec = spec
+
+    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput:
+        """Refuse: the engine leaves such a call to the client."""
+        raise AssertionError("a client's tool is not run here")
+
+    async def probe(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput | None:
+        """Nothing to ask."""
+        return None
+
+
+class ProjectTools:
+    """The tools of one project's API agents. Implements `Toolmaker` and the kit's `AgentSource`.
+
+    `headers` gives what authorises us at a server.
+    """
+
+    def __init__(self, store: Store, workspace: Workspace, headers: Headers) -> None:
+        self._store = store
+        self._workspace = workspace
+        self._headers = headers
+        self._servers: OrderedDict[str, tuple[McpToolset, dict[str, Tool]]] = OrderedDict()
+
+    def client(
+        self, name: str, description: str, parameters: Mapping[str, Any], *, ask: str = ""
+    ) -> ToolSpec:
+        """See `Toolmaker.client`."""
+        schema = msgspec.Raw(json.dumps(parameters).encode())
+        return ToolSpec(name, description, schema, ask=ask, client=True)
+
+    def workspace(self, where: EnvironmentSpec) -> tuple[ToolSpec, ...]:
+        """See `Toolmaker.workspace`."""
+        return tuple(tool.spec for tool in self._workspace(where))
+
+    async def mcp(self, server: McpServer) -> tuple[ToolSpec, ...]:
+        """See `Toolmaker.mcp`."""
+        name = "m" + hashlib.sha256(encode(server)).hexdigest()[:12]
+        await self._store.put_doc(_KIND, name, encode(server))
+        return tuple(tool.spec for tool in (await self._of_server(name, server)).values())
+
+    async def tools(self, spec: AgentSpec) -> Mapping[str, Tool] | None:
+        """See `AgentSource.tools`."""
+        workspace = {tool.spec.name: tool for tool in self._workspace(spec.environment)}
+        found: dict[str, Tool] = {}
+        for tool in spec.tools:
+            if tool.client:
+                found[tool.name] = AnsweredOutside(tool)
+            elif tool.source.startswith(_MCP):
+                served = await self._named(tool.source.removeprefix(_MCP))
+                code = served.get(tool.name)
+                if code is None:
+                    return None
+                found[tool.name] = _asking(code, tool)
+            elif tool.name in workspace and tool.environment:
+                found[tool.name] = _asking(workspace[tool.name], tool)
+            else:
+                return None
+        return found
+
+    async def close(self) -> None:
+        """Disconnect from all servers."""
+        servers, self._servers = self._servers, OrderedDict()
+        for toolset, _ in servers.values():
+            await toolset.close()
+
+    async def _named(self, name: str) -> dict[str, Tool]:
+        doc = await self._store.doc(_KIND, name)
+        return {} if doc is None else await self._of_server(name, decode(doc.data, McpServer))
+
+    async def _of_server(self, name: str, server: McpServer) -> dict[str, Tool]:
+        if name in self._servers:
+            self._servers.move_to_end(name)
+            return self._servers[name][1]
+        headers = dict(server.headers) | dict(await self._headers(server))
+        toolset = McpToolset(name, url=server.url, headers=headers, allow=server.allow)
+        tools = {tool.spec.name: tool for tool in await toolset.open()}
+        self._servers[name] = (toolset, tools)
+        if len(self._servers) > _OPEN_SERVERS:
+            _, (old, _) = self._servers.popitem(last=False)
+            await old.close()
+        return tools
+
+
+class _Asking:
+    """A tool under the conditions that its session pinned."""
+
+    def __init__(self, tool: Tool, spec: ToolSpec) -> None:
+        self._tool = tool
+        self.spec = spec
+
+    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput:
+        return await self._tool.call(arguments, context)
+
+    async def probe(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput | None:
+        return await self._tool.probe(arguments, context)
+
+
+def _asking(tool: Tool, pinned: ToolSpec) -> Tool:
+    """Return `tool`; where only the conditions of asking were added, with those."""
+    if tool.spec == pinned:
+        return tool
+    plain = replace(pinned, ask=tool.spec.ask, deny=tool.spec.deny)
+    return _Asking(tool, pinned) if plain == tool.spec else tool
