@@ -1,0 +1,1 @@
+"""OpenAI's protocols: Agents, Responses, Conversations, Chat Completions."""
