@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from perdure.app import Options, environments_at, models_for, open_store
 from perdure.core.errors import PerdureError
 from perdure.doors.http import Face
+from perdure.doors.openai.face import openai_face
 from perdure.doors.principals import Authority, Keys, Principal, identify
 from perdure.doors.projects import Projects
 from perdure.doors.server import application
@@ -109,7 +110,7 @@ class Server:
         return application(self.services, self._faces(), self.identify, self.ready)
 
     def _faces(self) -> list[Face]:
-        return []
+        return [openai_face()]
 
     async def _engine(self, project: str, store: Store) -> Engine:
         work = self._root if project == DEFAULT else self._root / "projects" / project

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API: a response is one turn of a session."""
