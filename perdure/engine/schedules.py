@@ -226,12 +226,13 @@ class Schedules:
     async def _working(self, name: str) -> str:
         """Return over, waiting (for a person, a moment), or due: somebody should work on it."""
         store = self._host.kit.store
+        letters = await store.inbox(name)  # first: what is taken from it meanwhile shows in the row
         row = await store.session(name)
         if row is None or row.status in ("paused", "parked", "closed"):
             return "over"
         if row.status in ("waiting", "sleeping"):
             return "waiting"
-        return "due" if row.status == "running" or await store.inbox(name) else "over"
+        return "due" if row.status == "running" or letters else "over"
 
     async def _look_after(self, schedule: Schedule) -> None:
         """Have unfinished runs worked on here, unless another process does: theirs may be gone."""
