@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perdure.app import Runtime
-    from perdure.core.agent import EnvironmentSpec, Limits, RetryPolicy, Rule, Verdict
+    from perdure.core.agent import (
+        Compaction,
+        EnvironmentSpec,
+        Limits,
+        RetryPolicy,
+        Rule,
+        Verdict,
+    )
     from perdure.core.errors import PerdureError
     from perdure.core.events import Event
     from perdure.engine.agent import Agent
@@ -17,13 +24,17 @@ if TYPE_CHECKING:
     from perdure.engine.subagents import subagent
     from perdure.ports.tool import OutcomeUnknown, ToolContext, ToolOutput
     from perdure.replaying import replay_session, replay_session_with
+    from perdure.tools.client import ask_user, client_tool, form
     from perdure.tools.python import tool
 
 __version__ = "0.1.0"
 
 _HOMES = (
     ("perdure.app", ("Runtime",)),
-    ("perdure.core.agent", ("EnvironmentSpec", "Limits", "RetryPolicy", "Rule", "Verdict")),
+    (
+        "perdure.core.agent",
+        ("Compaction", "EnvironmentSpec", "Limits", "RetryPolicy", "Rule", "Verdict"),
+    ),
     ("perdure.core.errors", ("PerdureError",)),
     ("perdure.core.events", ("Event",)),
     ("perdure.engine.agent", ("Agent",)),
@@ -32,11 +43,13 @@ _HOMES = (
     ("perdure.engine.subagents", ("subagent",)),
     ("perdure.ports.tool", ("OutcomeUnknown", "ToolContext", "ToolOutput")),
     ("perdure.replaying", ("replay_session", "replay_session_with")),
+    ("perdure.tools.client", ("ask_user", "client_tool", "form")),
     ("perdure.tools.python", ("tool",)),
 )
 
 __all__ = [
     "Agent",
+    "Compaction",
     "EnvironmentSpec",
     "Event",
     "Limits",
@@ -50,6 +63,9 @@ __all__ = [
     "ToolContext",
     "ToolOutput",
     "Verdict",
+    "ask_user",
+    "client_tool",
+    "form",
     "replay_session",
     "replay_session_with",
     "subagent",

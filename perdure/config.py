@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from perdure.core.agent import Limits, RetryPolicy, Rule
+from perdure.core.agent import Compaction, Limits, RetryPolicy, Rule
 from perdure.core.budget import Price
 from perdure.core.errors import InvalidRequest
 from perdure.core.secrets import Secret
@@ -75,6 +75,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     environment: EnvironmentConfig | None = None
     max_output_tokens: int = 8192
     approval_expires_s: float = 7 * 24 * 3600.0
+    compaction: Compaction | None = None
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from perdure.config import AgentConfig, EnvironmentConfig, McpConfig, Project, read_toml
-from perdure.core.agent import EnvironmentSpec, Limits, RetryPolicy
+from perdure.core.agent import Compaction, EnvironmentSpec, Limits, RetryPolicy
 from perdure.core.errors import InvalidRequest, NotFound, PerdureError
 from perdure.core.secrets import Secret
 from perdure.engine.agent import Agent
@@ -172,6 +172,7 @@ def _from_config(config: AgentConfig, name: str, folder: Path, project: Project)
         environment=_environment(config),
         max_output_tokens=config.max_output_tokens,
         approval_expires_s=config.approval_expires_s,
+        compaction=config.compaction or Compaction(),
     )
 
 

@@ -153,12 +153,15 @@ def stop(
     cancel: Annotated[
         bool, typer.Option("--cancel", help="End the turn instead of pausing.")
     ] = False,
+    close: Annotated[
+        bool, typer.Option("--close", help="End the session for good; its journal stays.")
+    ] = False,
     json: Json = False,
 ) -> int:
-    """Pause a session; with --cancel, end what it is doing."""
+    """Pause a session; with --cancel, end what it is doing; with --close, end it for good."""
     from perdure.cli.stop import stop as verb
 
-    return verb(id, cancel=cancel, json=json)
+    return verb(id, cancel=cancel, close=close, json=json)
 
 
 @app.command(cls=Verb, rich_help_panel=WORK)
@@ -190,6 +193,33 @@ def approve(
 
     choice = Choice(allow or yes, deny, reason, edit)
     return verb(ids or [], choice, json=json)
+
+
+@app.command(cls=Verb, rich_help_panel=WORK)
+def answer(
+    id: Annotated[
+        str, typer.Argument(metavar="[ID[:CALL]]", help="A session, or one call of it.")
+    ] = "",
+    value: Annotated[
+        str | None, typer.Argument(metavar="[VALUE]", help="The answer; without it: list.")
+    ] = None,
+    json_value: Annotated[
+        str | None, typer.Option("--json-value", metavar="JSON", help="The answer as JSON.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", metavar="F", help="The answer from a file; - is standard input."),
+    ] = None,
+    failed: Annotated[
+        str | None,
+        typer.Option("--failed", metavar="REASON", help="There is none; the model reads why."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Show what waits for a client, and answer it."""
+    from perdure.cli.answer import Given, answer as verb
+
+    return verb(id, Given(value, json_value, file, failed), json=json)
 
 
 @app.command("ls", cls=Verb, rich_help_panel=LOOK)

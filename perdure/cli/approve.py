@@ -16,6 +16,7 @@ from perdure.core.codec import arguments_of
 from perdure.core.errors import InvalidRequest, NotFound, PerdureError
 from perdure.core.events import ActionResolved, Event
 from perdure.core.state import State
+from perdure.engine.answers import ensure_open
 from perdure.engine.session import Session
 from perdure.stores.system import SystemClock
 
@@ -88,7 +89,9 @@ async def _named(place: Opened, typed: str) -> list[Open]:
     if not (colon and action.startswith("a") and action[1:].isdigit()):
         name, action = typed, ""
     session = await place.session(name)
-    found = _approvals(session, await session.state())
+    state = await session.state()
+    ensure_open(state)
+    found = _approvals(session, state)
     if action and not any(each.asked.action_id == action for each in found):
         raise NotFound(
             "E-ACTION-UNKNOWN", f"{session.id} has no approval {action} open.",
@@ -141,6 +144,8 @@ def _list(screen: Screen, waiting: Sequence[Open]) -> None:
         me = f"{each.state.id}:{action.id}"
         if each.asked.kind == "approve":
             screen.line(f"      perdure approve {me} --allow | --deny --reason … | --edit JSON")
+        elif each.asked.kind == "answer":
+            screen.line(f"      perdure answer {each.state.id}:{each.asked.call.id}")
         else:
             ways = "--as done --result JSON | --as failed | --rerun"
             screen.line(f"      perdure resume {each.state.id} {ways}")

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 
+from perdure.cli.filling import Filling
 from perdure.cli.me import whoami
 from perdure.cli.screen import Screen
 from perdure.cli.text import arguments, clean, one_line, wrap
 from perdure.cli.wire import Asked
 from perdure.core.codec import encode
-from perdure.core.inbox import Decide
+from perdure.core.inbox import Answer, Decide
 
 INDENT = 7
 
@@ -22,21 +23,28 @@ class Questions:
         self._doing = "choose"
         self._fields: list[str] = []
         self._edited: dict[str, object] = {}
+        self._filling: Filling | None = None
 
     def put(self) -> None:
         """Show the next question."""
         asked = self.left[0]
         screen = self._screen
         screen.line()
-        what = "needs you" if asked.kind == "approve" else "outcome unknown"
+        what = {"approve": "needs you", "answer": "asks you"}.get(asked.kind, "outcome unknown")
         screen.line(screen.style(f"    ⏸  {what}", "yellow", "bold"))
         self._call(asked)
+        if asked.kind == "answer":
+            self._filling = Filling(screen, asked, INDENT)
+            self._filling.put()
+            return
         if rule := rule_of(asked):
             screen.line(" " * INDENT + screen.dim(f"rule {rule}"))
         self._prompt()
 
-    def answer(self, line: str) -> Decide | None:
-        """Take what was typed; return a decision when there is one."""
+    def answer(self, line: str) -> Decide | Answer | None:
+        """Take what was typed; return a decision or an answer when there is one."""
+        if self._filling is not None:
+            return self._filled(self._filling, line)
         text = line.strip()
         match self._doing:
             case "reason":
@@ -49,6 +57,15 @@ class Questions:
                 return self._field(text)
             case _:
                 return self._chosen(text.lower())
+
+    def _filled(self, filling: Filling, line: str) -> Answer | None:
+        answer = filling.take(line)
+        if answer is not None:
+            self._filling = None
+            self.left.pop(0)
+            if self.left:
+                self.put()
+        return answer
 
     def _chosen(self, text: str) -> Decide | None:
         asked = self.left[0]
@@ -169,6 +186,8 @@ def _value(text: str, before: object) -> object:
 def question(asked: Asked) -> str:
     """Return what is asked in one line: `refund(order=9, eur=38.0)   eur > 20 → ask`."""
     call = f"{asked.call.tool}({arguments(asked.call.arguments)})"
+    if asked.kind == "answer":
+        return one_line(call)
     if asked.kind != "approve":
         return one_line(f"{call}   did it happen?")
     rule = rule_of(asked)

@@ -25,6 +25,7 @@ from perdure.cli.show import parsed
 from perdure.core.agent import AgentSpec
 from perdure.core.errors import InvalidRequest
 from perdure.core.events import Event, SessionCreated, SessionForked, SessionUpdated
+from perdure.engine.answers import last_open
 from perdure.engine.session import Session
 
 
@@ -69,7 +70,7 @@ def fork(typed: str, branch: Branch, *, yes: bool, json: bool) -> int:
 async def _look(place: Opened, name: str, at: int | None) -> Cut:
     session = await place.session(name)
     state = await session.state()
-    return await cut_at(place, session, at or state.seq, same=False)
+    return await cut_at(place, session, at or await last_open(session, state), same=False)
 
 
 def _announce(screen: Screen, cut: Cut, branch: Branch) -> None:

@@ -1,7 +1,7 @@
 """What a person (or a program, with --json) sees and answers while a worker drives a session."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from perdure.cli.screen import Screen
 from perdure.cli.text import clip, count, duration, plural, usd
 from perdure.cli.wire import Letter, Ready, Said, Still, up
 from perdure.core.events import Event
-from perdure.core.inbox import Decide, Say
+from perdure.core.inbox import Answer, Decide, Say
 from perdure.core.state import Spent
 from perdure.engine.hub import Live
 
@@ -107,7 +107,7 @@ class Onlooker(Listener):
         if still.status != "waiting" or not asked:
             self._summary(still)
             return False
-        if self.manner.yes:
+        if self.manner.yes and any(each.kind != "answer" for each in asked):
             return self._say_yes(still)
         if not self.screen.can_ask() or self.manner.no_wait:
             self._summary(still)
@@ -128,9 +128,10 @@ class Onlooker(Listener):
             if self._asking is not None:
                 self._summary(self._asking)
             return True
+        action = self._questions.left[0].action_id
         decision = self._questions.answer(line)
         if decision is not None:
-            self._decide([decision])
+            self._decide({action: decision})
         return False
 
     def pressed(self, times: int) -> None:
@@ -196,7 +197,7 @@ class Onlooker(Listener):
             self._summary(still)
             return False
         by = f"{whoami()} with --yes"
-        self._decide([Decide(a.action_id, "allow", by, seen=a.digest) for a in fresh])
+        self._decide({a.action_id: Decide(a.action_id, "allow", by, seen=a.digest) for a in fresh})
         return True
 
     def _ask(self, still: Still) -> None:
@@ -215,13 +216,13 @@ class Onlooker(Listener):
             self.attendant.ask_keyboard = False
             self.screen.line()
 
-    def _decide(self, decisions: Sequence[Decide]) -> None:
+    def _decide(self, decisions: Mapping[str, Decide | Answer]) -> None:
         if self._questions is not None and not self._questions.left:
             self._questions = None
             assert self.attendant is not None
             self.attendant.ask_keyboard = False
-        for decision in decisions:
-            self._answered.add(decision.action_id)
+        for action, decision in decisions.items():
+            self._answered.add(action)
             self._post(Letter(fresh_key(), decision))
 
     def _post(self, letter: Letter) -> None:
@@ -268,7 +269,9 @@ class Onlooker(Listener):
             kinds = {asked.kind for asked in still.asked}
             if "approve" in kinds:
                 lines.append(f"    perdure approve {me} --allow    or --deny --reason …")
-            if kinds - {"approve"}:
+            if "answer" in kinds:
+                lines.append(f"    perdure answer {me} VALUE    without VALUE: what is asked for")
+            if kinds - {"approve", "answer"}:
                 ways = "--as done --result JSON | --rerun | --as failed"
                 lines.append(f"    perdure resume {me} {ways}")
             return lines + [f"    perdure approve {below} --allow" for below in still.below]
@@ -295,7 +298,7 @@ def status_of_session(still: Still | None) -> int:
     if still is None:
         return 130
     if still.status == "waiting":
-        return 4 if all(a.kind == "approve" for a in still.asked) else 9
+        return 4 if all(a.kind in ("approve", "answer") for a in still.asked) else 9
     if still.status == "budget":
         return 8
     if still.status in ("failed", "parked"):

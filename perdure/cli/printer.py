@@ -36,6 +36,7 @@ class Printer:
         self._calls: dict[str, ToolCall] = {}
         self._started: dict[str, Event] = {}
         self._asked: dict[str, str] = {}
+        self._for_clients: set[str] = set()
         self._model: Event | None = None
         self._flow = Flow(INDENT, screen.width)
         self._streamed = ""  # "text" or "think" while such a stream is open
@@ -220,9 +221,11 @@ class Printer:
 
     def _action_requested(self, event: Event, p: e.ActionRequested) -> None:
         self._asked[p.action_id] = p.call_id
+        if p.kind == "answer":
+            self._for_clients.add(p.action_id)
         if self._inputs:
             call = f"{self._tool(p.call_id)}({self._arguments(p.call_id)})"
-            ask = call if p.kind == "approve" else f"{call}   did it happen?"
+            ask = call if p.kind in ("approve", "answer") else f"{call}   did it happen?"
             self._line(event.seq, "asks", one_line(ask), "yellow")
 
     def _action_resolved(self, event: Event, p: e.ActionResolved) -> None:
@@ -234,6 +237,8 @@ class Printer:
         edited = f", with {arguments(p.arguments)}" if p.arguments is not None else ""
         reason = f": {p.reason}" if p.reason else ""
         word = {"allow": "approved", "deny": "denied"}.get(p.decision, p.decision)
+        if p.action_id in self._for_clients and p.decision == "done":
+            word = "answered"
         sign = "✓" if p.decision in ("allow", "done") else "✗"
         style = "green" if sign == "✓" else "yellow"
         self.note(sign, one_line(f"{tool} {word}{by}{edited}{reason}"), "", style)

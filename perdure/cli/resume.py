@@ -111,7 +111,7 @@ def _decisions(state: State, how: How) -> tuple[Letter, ...]:
         return ()
     if decision not in ("done", "failed", "rerun") or (how.rerun and how.as_):
         raise InvalidRequest("E-USAGE", "One of --as done, --as failed, --rerun is possible.")
-    open_ = [a for a in asked_in(state) if a.kind != "approve"]
+    open_ = [a for a in asked_in(state) if a.kind not in ("approve", "answer")]
     named = [a for a in open_ if not how.action or a.action_id == how.action]
     if not named:
         raise NotFound(

@@ -1,4 +1,4 @@
-"""`perdure stop`: pause a session, or end its turn."""
+"""`perdure stop`: pause a session, end its turn, or close it for good."""
 
 import asyncio
 import json as plain_json
@@ -16,8 +16,10 @@ from perdure.engine.session import Session
 PATIENCE_S = 20.0
 
 
-def stop(typed: str, *, cancel: bool, json: bool) -> int:
+def stop(typed: str, *, cancel: bool, close: bool, json: bool) -> int:
     """Carry out the verb."""
+    if close:
+        return opened(lambda place: _close(place, typed, json=json))
     return opened(lambda place: _stop(place, typed, cancel=cancel, json=json))
 
 
@@ -40,6 +42,37 @@ async def _stop(place: Opened, typed: str, *, cancel: bool, json: bool) -> int:
         screen.line(plain_json.dumps({"session": session.id, "status": word, "seq": state.seq}))
         return 0
     screen.line(_sentence(session.id, before, state, cancel=cancel))
+    if note:
+        screen.error(note)
+    return 0
+
+
+async def _close(place: Opened, typed: str, *, json: bool) -> int:
+    """Close a session. Whatever turn is open is ended by its worker, or by a new one."""
+    screen = Screen(json=json)
+    session = await place.session(typed)
+    before = state = await session.state()
+    note = ""
+    if not before.closed:
+        closing = asyncio.create_task(session.close(by=whoami()))
+        try:
+            note = await _finish_turn(place, before) if before.turn is not None else ""
+            await asyncio.wait({closing}, timeout=PATIENCE_S if not note else 1.0)
+            if closing.done():
+                closing.result()
+        finally:
+            closing.cancel()
+        state = await session.state()
+    if json:
+        word = status(state)
+        screen.line(plain_json.dumps({"session": session.id, "status": word, "seq": state.seq}))
+        return 0
+    if state.closed:
+        was = "was closed already" if before.closed else "is closed"
+        screen.line(f"{session.id} {was}. Its journal stays; go on in a fork: "
+                    f"perdure fork {session.id}")  # fmt: skip
+    else:
+        screen.line(f"Told {session.id} to close; it has not yet.   See: perdure show {session.id}")
     if note:
         screen.error(note)
     return 0

@@ -146,6 +146,8 @@ def _foot(screen: Screen, state: State) -> None:
     }.get(word, [])
     if "approve" in kinds:
         steps = [f"perdure approve {me} --allow", "… --deny --reason …"]
+    elif "answer" in kinds:
+        steps = [f"perdure answer {me}", f"perdure answer {me} VALUE"]
     elif kinds:
         steps = [f"perdure resume {me} --as done --result JSON", "--rerun", "--as failed"]
     if state.snapshot:

@@ -12,7 +12,7 @@ from perdure.core.codec import decode, encode
 from perdure.core.content import ToolCall
 from perdure.core.errors import ErrorInfo
 from perdure.core.events import ActionKind, Event
-from perdure.core.inbox import Decide, Say, Update
+from perdure.core.inbox import Answer, Decide, Say, Update
 from perdure.core.state import Spent
 from perdure.engine.hub import Live
 
@@ -24,7 +24,7 @@ class Letter(msgspec.Struct, frozen=True, tag="letter", omit_defaults=True):
     """Something for the session's inbox, under a key that makes it arrive once."""
 
     key: str
-    post: Say | Decide | Update
+    post: Say | Decide | Update | Answer
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,7 +50,9 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a person owes the session, with the call it is about."""
+    """What a person owes the session, with the call it is about. `form` is what an answer must
+    look like, as JSON Schema.
+    """
 
     action_id: str
     kind: ActionKind
@@ -59,6 +61,7 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     digest: str = ""
     reason: str = ""
     expires_at_us: int | None = None
+    form: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, omit_defaults=True):

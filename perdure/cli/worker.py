@@ -28,11 +28,12 @@ from perdure.core.budget import price_of
 from perdure.core.codec import decode
 from perdure.core.errors import NotFound, PerdureError
 from perdure.core.events import Event, SessionUpdated
-from perdure.core.inbox import Decide
+from perdure.core.inbox import Answer, Decide
 from perdure.core.policy import approval_digest
 from perdure.core.state import Phase, State
 from perdure.core.step import next_step, status
 from perdure.engine.agent import Agent
+from perdure.engine.answers import ensure_open, post_answer
 from perdure.engine.hub import Live
 from perdure.engine.journal import follow
 from perdure.engine.kin import stuck
@@ -225,6 +226,8 @@ class _Shift:
     async def work(self) -> None:
         """Work until the session is still and nobody looks on."""
         self._state = await self._session.state()
+        if self._order.letters:
+            ensure_open(self._state)
         if self._after == FROM_NOW:
             self._after = self._state.seq if self._state.seq > 1 else 0
         if self._state.seq == 1:
@@ -297,7 +300,10 @@ class _Shift:
         if isinstance(post, Decide) and post.arguments is not None:
             post = self._bound(post, post.arguments)
         self._told = None
-        await self._session.post(post, letter.key)
+        if isinstance(post, Answer):
+            await post_answer(self._session, self._state, post)
+        else:
+            await self._session.post(post, letter.key)
         self._outlet.send(Said(posted=letter.key))
 
     def _bound(self, post: Decide, arguments: str) -> Decide:
@@ -322,10 +328,11 @@ class _Shift:
         rests = isinstance(next_step(self._state), due.Rest | due.Ask)
         if not rests and not await stuck(store, self._state):
             return False
-        row = await store.session(self._session.id)
-        if row is not None and row.seq > self._state.seq:
+        # The inbox first: what is taken from it meanwhile shows in the row.
+        if await store.inbox(self._session.id):
             return False
-        return not await store.inbox(self._session.id)
+        row = await store.session(self._session.id)
+        return row is None or row.seq <= self._state.seq
 
     def _ready(self) -> Ready:
         state, spec = self._state, self._state.spec
@@ -365,6 +372,11 @@ class _Shift:
         )
 
 
+def _form(state: State, tool: str) -> str:
+    spec = state.spec.tool(tool)
+    return spec.answer_schema if spec else ""
+
+
 def asked_in(state: State) -> tuple[Asked, ...]:
     """Return what people owe a session, with the calls it is about."""
     calls = state.turn.calls if state.turn else {}
@@ -377,6 +389,7 @@ def asked_in(state: State) -> tuple[Asked, ...]:
             action.digest,
             calls[action.call_id].reason,
             action.expires_at_us,
+            form=_form(state, calls[action.call_id].call.tool) if action.kind == "answer" else "",
         )
         for action in state.actions.values()
         if action.call_id in calls and calls[action.call_id].phase is not Phase.FINISHED

@@ -12,9 +12,9 @@ from fnmatch import fnmatchcase
 import msgspec
 from msgspec.structs import replace
 
-from perdure.core.agent import AgentSpec, Limits
+from perdure.core.agent import AgentSpec, Limits, ToolSpec
 from perdure.core.codec import encode
-from perdure.core.content import Usage
+from perdure.core.content import ContextItem, Usage
 from perdure.core.context import Transcript
 from perdure.core.errors import ErrorInfo, error_info
 from perdure.core.state import State
@@ -66,14 +66,25 @@ def input_bound(state: State, transcript: Transcript) -> int:
     """Return the number of input tokens that the next call cannot exceed."""
     if state.last_tokens_seq:
         return state.last_tokens + transcript.fresh_bytes
-    spec = state.spec
-    fixed = len(encode(spec.instructions)) + sum(len(encode(t)) for t in spec.tools)
-    return (
-        _HIDDEN_TOKENS
-        + fixed
-        + sum(len(encode(item)) for item in transcript.items)
-        + 32 * len(transcript.items)
-    )
+    return request_bound(state.spec.instructions, state.spec.tools, transcript.items)
+
+
+def request_bound(
+    instructions: str, tools: Sequence[ToolSpec], items: Sequence[ContextItem]
+) -> int:
+    """Return the number of tokens that a provider cannot exceed in reading these."""
+    fixed = len(encode(instructions)) + sum(len(encode(t)) for t in tools)
+    read = sum(len(encode(item)) for item in items) + 32 * len(items)
+    return _HIDDEN_TOKENS + fixed + read
+
+
+def shortened(room: Reservation, output: int, price: Price | None) -> Reservation:
+    """Return the reservation of a call like `room` whose reply has at most `output` tokens."""
+    if output >= room.max_output_tokens:
+        return room
+    bound = room.tokens - room.max_output_tokens
+    worst = cost_of(Usage(input_tokens=bound, output_tokens=output), price)
+    return Reservation(output, bound + output, worst)
 
 
 class Room(msgspec.Struct, frozen=True):

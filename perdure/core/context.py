@@ -25,6 +25,7 @@ from perdure.core.content import (
     UserItem,
     as_content,
 )
+from perdure.core.errors import ErrorInfo
 from perdure.core.events import Event
 
 
@@ -36,6 +37,8 @@ class Transcript:
         self.seqs: list[int] = []  # of the event with which each item entered
         self.seq = 0
         self.fresh_bytes = 0  # JSON bytes of items since the last reply; all of them before it
+        self.said: list[tuple[int, Content]] = []  # what the user said last: a turn's inputs
+        self.refused: ErrorInfo | None = None  # why a provider would not read this
         self._waiting: dict[int, Content] = {}
         self._calls: dict[str, ToolCall] = {}
         self._aside = False  # the model call that is open writes no part of this
@@ -49,6 +52,7 @@ class Transcript:
             case e.InputAccepted(kind="message" | "steer", content=content):
                 self._waiting[event.seq] = content
             case e.TurnStarted(input=seq):
+                self.said = [] if seq in self._waiting else self.said
                 self._enter(seq)
             case e.ModelRequested(steers=steers, purpose=purpose):
                 self._aside = bool(purpose)
@@ -56,8 +60,15 @@ class Transcript:
                     self._enter(seq)
             case e.ModelResponded(status="ok") as reply if not self._aside:
                 self._reply(reply)
+            case e.ModelResponded(remedy="repair", error=error):
+                self.refused = error
             case e.ToolFinished(status=status) as done if status not in _NOT_THE_END:
                 self._result(done)
+            case payload:
+                self._edit(payload)
+
+    def _edit(self, payload: e.Payload) -> None:
+        match payload:
             case e.ContextAdded(items=items):
                 for item in items:
                     self._add(item)
@@ -66,7 +77,7 @@ class Transcript:
             case e.ContextCompacted() as p:
                 self._compact(p)
             case e.ContextRepaired(upto=upto):
-                self._each(upto, _plain)
+                self._each(upto, plain)
             case _:
                 pass
 
@@ -77,6 +88,7 @@ class Transcript:
     def _enter(self, seq: int) -> None:
         content = self._waiting.pop(seq, None)
         if content is not None:
+            self.said = [*self.said, (self.seq, content)]
             self._add(UserItem(content))
 
     def _reply(self, p: e.ModelResponded) -> None:
@@ -124,6 +136,8 @@ class Transcript:
             self._leave_out({place})
 
     def _leave_out(self, places: set[int]) -> None:
+        gone = {self.seqs[n] for n in places if isinstance(self.items[n], UserItem)}
+        self.said = [(seq, content) for seq, content in self.said if seq not in gone]
         self.items = [item for n, item in enumerate(self.items) if n not in places]
         self.seqs = [seq for n, seq in enumerate(self.seqs) if n not in places]
 
@@ -142,8 +156,10 @@ class Transcript:
 
 
 def elided(item: ContextItem, most: int) -> ContextItem:
-    """Return `item`; of a tool result longer than `most` characters only its two ends."""
-    if not isinstance(item, ResultItem) or len(item.text) <= most:
+    """Return `item`; of a tool result longer than `most` characters only its two ends, where that
+    makes it shorter.
+    """
+    if not isinstance(item, ResultItem) or len(item.text) <= most + _MARK:
         return item
     end = most // 2
     left = len(item.text) - 2 * end
@@ -162,7 +178,7 @@ def _calls_of(item: ContextItem) -> set[str]:
             return set()
 
 
-def _plain(item: ContextItem) -> ContextItem:
+def plain(item: ContextItem) -> ContextItem:
     """Return a reply without what its vendor added; one that would be empty says so."""
     if not isinstance(item, ModelItem):
         return item
@@ -174,5 +190,6 @@ def _says(item: ReplyItem) -> bool:
     return isinstance(item, Text) and bool(item.text.strip())
 
 
+_MARK = 64  # characters that say how many are left out, and some
 _NOT_THE_END: Final = ("unknown", "retry", "held")
 _ITEM_OVERHEAD = 32  # tokens a provider may add around an item: roles, separators

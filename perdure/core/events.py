@@ -250,12 +250,19 @@ class ContextDropped(Fact, frozen=True, tag="context.dropped"):
 class ContextCompacted(Fact, frozen=True, tag="context.compacted"):
     """From now on the model reads less of what entered the transcript up to event `upto`: a
     `summary` in its place, or (`elided`) the same with long tool results cut to that many
-    characters. The events themselves stay.
+    characters. `items` of what it read were concerned. The events themselves stay.
     """
 
     upto: int
     summary: str = ""
     elided: int = 0
+    items: int = 0
+
+
+class ContextCompactAsked(Fact, frozen=True, tag="context.compact_asked"):
+    """A person wants the transcript compacted before the model is called next."""
+
+    by: str = ""
 
 
 class ContextRepaired(Fact, frozen=True, tag="context.repaired"):
@@ -307,6 +314,7 @@ Payload = (
     | ContextAdded
     | ContextDropped
     | ContextCompacted
+    | ContextCompactAsked
     | ContextRepaired
     | StateSet
     | EnvironmentOpened

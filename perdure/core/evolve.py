@@ -229,6 +229,7 @@ _FOLDS: Final[Mapping[type, Callable[[State, Event, Any], State]]] = {
     e.TimerSet: calls.timer_set,
     e.TimerFired: calls.timer_fired,
     e.ContextCompacted: models.context_compacted,
+    e.ContextCompactAsked: models.compact_asked,
     e.ContextRepaired: models.context_repaired,
     e.StateSet: _state_set,
     e.EnvironmentOpened: _environment_opened,

@@ -30,6 +30,7 @@ def model_requested(state: State, event: Event, p: e.ModelRequested) -> State:
         turn=replace(turn, model=call, calls={}, retry_at_us=None, spent=spent),
         queue=tuple(q for q in state.queue if q.seq not in p.steers),
         spent=replace(state.spent, steps=state.spent.steps + 1),
+        compact_asked=state.compact_asked and bool(p.purpose),
     )
 
 
@@ -66,6 +67,7 @@ def _reply(state: State, turn: Turn, event: Event, p: e.ModelResponded) -> State
     if len({c.id for c in calls}) != len(calls):
         raise corrupt(event, "two calls have the same id")
     counted = p.usage.input_tokens + p.usage.output_tokens
+    first = bool(state.compacted_seq) and not state.compacted_tokens
     return replace(
         state,
         turn=replace(
@@ -77,6 +79,7 @@ def _reply(state: State, turn: Turn, event: Event, p: e.ModelResponded) -> State
             retry_at_us=None,
         ),
         last_tokens=counted,
+        compacted_tokens=counted if first else state.compacted_tokens,
         last_tokens_seq=event.seq if counted and not p.usage.estimated else 0,
         recoveries=0,
     )
@@ -85,7 +88,18 @@ def _reply(state: State, turn: Turn, event: Event, p: e.ModelResponded) -> State
 def context_compacted(state: State, event: Event, p: e.ContextCompacted) -> State:
     turn = _between_calls(state, event, p.upto)
     turn = replace(turn, remedy="", compactions=turn.compactions + 1, error=None)
-    return replace(state, turn=turn, last_tokens_seq=0, compacted_seq=event.seq)
+    return replace(
+        state,
+        turn=turn,
+        last_tokens_seq=0,
+        compacted_seq=event.seq,
+        compacted_tokens=0,
+        compact_asked=False,
+    )
+
+
+def compact_asked(state: State, event: Event, p: e.ContextCompactAsked) -> State:
+    return replace(state, compact_asked=True)
 
 
 def context_repaired(state: State, event: Event, p: e.ContextRepaired) -> State:

@@ -98,6 +98,12 @@ class DropItem(msgspec.Struct, frozen=True, tag="drop_item", omit_defaults=True)
     by: str = ""
 
 
+class Compact(msgspec.Struct, frozen=True, tag="compact", omit_defaults=True):
+    """Make the transcript shorter before the model is called next."""
+
+    by: str = ""
+
+
 class Close(msgspec.Struct, frozen=True, tag="close", omit_defaults=True):
     """Nothing more is to happen here. An open turn is interrupted first."""
 
@@ -122,6 +128,7 @@ Post = (
     | Put
     | AddItems
     | DropItem
+    | Compact
     | Close
     | Rewind
 )
@@ -166,7 +173,7 @@ def _edit(state: State, post: AddItems | DropItem, key: str) -> Payload:
             return e.ContextDropped(entered, index, by)
 
 
-def _change(state: State, post: Update | Put | Close | Rewind) -> Payload:
+def _change(state: State, post: Update | Put | Compact | Close | Rewind) -> Payload:
     match post:
         case Update(update=update) if update.agent is not None and state.parent:
             return e.NoteRecorded("A subagent's definition is its parent's matter: kept.")
@@ -174,6 +181,8 @@ def _change(state: State, post: Update | Put | Close | Rewind) -> Payload:
             return update
         case Put(name=name, value=value):
             return e.StateSet(name, value)
+        case Compact(by=by):
+            return e.ContextCompactAsked(by)
         case Close(by=by):
             if state.turn is not None:
                 return e.NoteRecorded("Closing was refused: a turn is open.")

@@ -1,7 +1,10 @@
 """What a subagent may do: never more than the session that started it, on any dimension.
 
 Pure. Permissions add up (what forbids or asks above holds below), limits are the lesser of two,
-an environment is at least as closed. What a definition leaves out is not thereby unlimited.
+an environment is at least as closed, an approval can be given no longer. What a definition leaves
+out is not thereby unlimited. Its words, its tools, its models and fallbacks, how it tries again and
+compacts are its own: they spend from the budget above it and pass the permissions above it. What
+people allowed a session beyond one call stays in that session.
 """
 
 from typing import Final, TypeVar
@@ -30,6 +33,7 @@ def narrowed(parent: AgentSpec, left: Limits, child: AgentSpec) -> AgentSpec:
         permissions=tuple(dict.fromkeys(rules)),
         limits=_least(child.limits, left),
         environment=_environment(parent, child),
+        approval_expires_s=min(child.approval_expires_s, parent.approval_expires_s),
     )
 
 

@@ -17,7 +17,7 @@ from perdure.core.errors import ErrorInfo
 from perdure.core.events import ActionKind, Decision, InputKind, Purpose, Remedy, TurnStatus
 from perdure.core.grants import Grant
 
-FOLD_VERSION: Final = 4  # raise it when the fold changes: cached states of older ones are dropped
+FOLD_VERSION: Final = 5  # raise it when the fold changes: cached states of older ones are dropped
 
 
 class Phase(StrEnum):
@@ -49,6 +49,7 @@ class CallState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     result: str | None = None  # what a person vouches for
     failed: bool = False  # a person says it did not happen
     session: str = ""  # where it was first requested, when that is another session: its key
+    granted: str = ""  # the grant in whose name it may run
     failures: int = 0  # failed attempts, and when the next one is due
     retry_at_us: int | None = None
 
@@ -184,7 +185,9 @@ class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     spent: Spent = Spent()
     last_tokens: int = 0  # what the provider counted for the last context, and at which
     last_tokens_seq: int = 0  # seq: the next context is that and what came since
-    compacted_seq: int = 0  # when the transcript was last compacted
+    compacted_seq: int = 0  # when the transcript was last compacted, and what the provider
+    compacted_tokens: int = 0  # counted for the first context after that
+    compact_asked: bool = False  # a person wants it compacted before the next model call
     snapshot: str = ""
     first_snapshot: str = ""  # the workspace as it was at its beginning
     restore_due: bool = False  # the workspace is not at `snapshot` yet
@@ -226,6 +229,10 @@ class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         """Calls of this turn that the model has no result for, in the order it wrote them."""
         calls = self.turn.calls.values() if self.turn else ()
         return tuple([c for c in calls if c.phase is not Phase.FINISHED])
+
+    def awaits_answer(self, call_id: str) -> bool:
+        """Whether a call has been put to the clients and waits for an answer."""
+        return any((a.kind, a.call_id) == ("answer", call_id) for a in self.actions.values())
 
     def with_call(self, call: CallState) -> "State":
         """Return this with `call` in its place in the open turn."""

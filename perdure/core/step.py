@@ -53,7 +53,9 @@ class RunTools(msgspec.Struct, frozen=True, gc=False, tag="run_tools"):
 
 
 class Compact(msgspec.Struct, frozen=True, gc=False, tag="compact"):
-    """Make the transcript shorter before the model is called again."""
+    """Make the transcript shorter before the model is called again, not before that time."""
+
+    not_before_us: int | None = None
 
 
 class Repair(msgspec.Struct, frozen=True, gc=False, tag="repair"):
@@ -215,17 +217,24 @@ def _reply_due(state: State, turn: Turn) -> Step:
         return EndTurn("budget", limit_reached("steps", f"{limit} model calls in this turn"))
     if turn.remedy == "repair":
         return Repair()
-    if turn.retry_at_us is None and (turn.remedy == "compact" or _too_long(state)):
-        return Compact()
+    if turn.remedy == "compact" or state.compact_asked or _too_long(state):
+        return Compact(turn.retry_at_us)
     return CallModel(turn.retry_at_us)
 
 
 def _too_long(state: State) -> bool:
-    """Whether the transcript has grown beyond what the agent wants its model to read."""
+    """Whether the transcript has grown beyond what the agent wants its model to read.
+
+    What the last compaction left may be long in itself: then it must have grown by some more, or
+    each model call would be preceded by another one that writes a summary.
+    """
     most = state.spec.compaction.at_tokens
-    return most is not None and bool(state.last_tokens_seq) and state.last_tokens >= most
+    if most is None or most <= 0 or not state.last_tokens_seq:
+        return False
+    return state.last_tokens >= max(most, state.compacted_tokens + most // _GROWN)
 
 
+_GROWN: Final = 8  # this part of `at_tokens` must have come since the last compaction
 _LIMIT_CODES: Final[Mapping[str, str]] = {
     "steps": "E-LIMIT-STEPS",
     "tool_calls": "E-LIMIT-TOOL_CALLS",

@@ -4,7 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from perdure.core.agent import AgentSpec, EnvironmentSpec, Limits, RetryPolicy, Rule, ToolSpec
+from perdure.core.agent import (
+    AgentSpec,
+    Compaction,
+    EnvironmentSpec,
+    Limits,
+    RetryPolicy,
+    Rule,
+    ToolSpec,
+)
+from perdure.core.codec import decode, encode
 from perdure.core.errors import InvalidRequest
 from perdure.ports.tool import Tool, Toolset
 
@@ -16,7 +25,8 @@ class Agent:
     `tools` are functions made by `@tool`, any object of the `Tool` protocol, or toolsets such as
     an MCP server. `workspace=True` gives it a sandboxed directory and the tools bash, read,
     write, edit, glob and grep. `permissions` come on top of what each tool asks for itself; what
-    forbids wins. `budget_usd` is a shorter way to say `limits=Limits(usd=…)`.
+    forbids wins. `budget_usd` is a shorter way to say `limits=Limits(usd=…)`. `compaction` says
+    when a conversation that grows too long for the model is shortened, and to what.
 
     Two agents with equal content have the same version. A session keeps the version it began
     with until somebody moves it.
@@ -34,6 +44,7 @@ class Agent:
     environment: EnvironmentSpec | None = None
     max_output_tokens: int = 8192
     approval_expires_s: float = 7 * 24 * 3600.0
+    compaction: Compaction = field(default_factory=Compaction)
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
@@ -68,7 +79,7 @@ class Agent:
             limits = Limits(
                 limits.steps, limits.tool_calls, limits.wall_s, limits.tokens, self.budget_usd
             )
-        return AgentSpec(
+        spec = AgentSpec(
             name=self.name,
             model=self.model,
             instructions=self.instructions,
@@ -79,4 +90,7 @@ class Agent:
             environment=self.where,
             max_output_tokens=self.max_output_tokens,
             approval_expires_s=self.approval_expires_s,
+            compaction=self.compaction,
         )
+        # As it will be read back: 60 seconds are 60.0, and no other definition.
+        return decode(encode(spec), AgentSpec)

@@ -52,7 +52,7 @@ async def preflight(store: Store, session: str, at: int) -> Preflight:
     """Say what going on from event `at` of `session` means. Raises `NotFound`."""
     base, later = await _cut(store, session, at)
     unsafe = left_since(base, later)
-    calls = tuple(again(call, unsafe) for call in base.open_calls)
+    calls = tuple(again(call, unsafe, base) for call in base.open_calls)
     spent = base.spent
     return Preflight(
         session=session,
@@ -119,13 +119,22 @@ async def cut(store: Store, session: str, at: int) -> tuple[State, list[Event]]:
     return base, later
 
 
-def again(call: CallState, unsafe: Mapping[str, e.ToolFinished | None]) -> Again:
+def _is_for_clients(state: State, call: CallState) -> bool:
+    tool = state.spec.tool(call.call.tool)
+    return tool is not None and tool.client
+
+
+def again(
+    call: CallState, unsafe: Mapping[str, e.ToolFinished | None], state: State
+) -> Again:
     """Say what becomes of an open call when the session goes on from here."""
     name = call.call.id
     if name in unsafe:
         done = unsafe[name]
         result = f"it ended {done.status} there" if done else "its outcome is not known"
         verdict, why = "decide", f"it was made after this moment, and {result}"
+    elif state.awaits_answer(name) or (call.phase is Phase.READY and _is_for_clients(state, call)):
+        verdict, why = "ask", "it waits for a client, whatever was answered elsewhere"
     elif call.phase in (Phase.ASKING, Phase.PROPOSED) or (call.approved and not call.attempt):
         verdict, why = "ask", "the permissions decide it anew"
     elif call.phase in (Phase.REFUSED, Phase.RESOLVED):

@@ -2,12 +2,13 @@
 
 import zoneinfo
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypedDict
 
 from cronsim import CronSim, CronSimError
 
+from perdure.core.content import Content
 from perdure.core.errors import InvalidRequest
-from perdure.core.schedules import Following, Schedule
+from perdure.core.schedules import Following, Missed, Overlap, Schedule
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
@@ -28,6 +29,48 @@ def zone(name: str) -> zoneinfo.ZoneInfo:
         raise InvalidRequest(
             "E-SCHEDULE-TZ", f"There is no time zone {name!r}.", "For example: Europe/Berlin, UTC"
         ) from error
+
+
+class Terms(TypedDict, total=False):
+    """When and how an agent runs by itself, as people say it.
+
+    `cron` is an expression of five fields, @hourly, @daily, @weekly or @monthly; `at` one moment
+    instead. `tz` (UTC) is the zone of the expression and of moments that name none. `session`
+    is the one that all runs go into; without it each has its own. `missed` (last) and `overlap`
+    (skip; queue where missed is all) are the policies of docs/schedules.md. Nothing fires after
+    `until`. `by` is who says so.
+    """
+
+    cron: str
+    at: datetime | None
+    tz: str
+    session: str
+    missed: Missed
+    overlap: Overlap | None
+    until: datetime | None
+    by: str
+
+
+def plan(name: str, agent: str, prompt: Content, source: str, terms: Terms) -> Schedule:
+    """Return the schedule that these terms mean. Raises `InvalidRequest` (E-SCHEDULE-TZ)."""
+    tz = terms.get("tz", "UTC")
+    zone(tz)
+    at, until = terms.get("at"), terms.get("until")
+    missed = terms.get("missed", "last")
+    return Schedule(
+        name,
+        agent,
+        prompt,
+        terms.get("cron", "").strip(),
+        None if at is None else us_of(at, tz),
+        tz,
+        terms.get("session", ""),
+        source,
+        missed,
+        terms.get("overlap") or ("queue" if missed == "all" else "skip"),
+        None if until is None else us_of(until, tz),
+        terms.get("by", ""),
+    )
 
 
 def us_of(moment: datetime, tz: str = "UTC") -> int:

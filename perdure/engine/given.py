@@ -9,10 +9,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from perdure.core import events as e, step as due
-from perdure.core.agent import AgentSpec, ToolSpec
+from perdure.core.agent import AgentSpec, RetryPolicy, ToolSpec
 from perdure.core.errors import ErrorInfo
 from perdure.core.events import Event, Payload
-from perdure.core.inbox import Decide, Late, Post, accept
+from perdure.core.inbox import Decide, Late, Post, Signalled, accept
 from perdure.core.state import State
 from perdure.engine import retry
 from perdure.engine.kin import SOURCE as SUBAGENT, has_subagents
@@ -46,6 +46,7 @@ GIVEN: Final = (
     e.ContextAdded,
     e.ContextDropped,
     e.GrantRevoked,
+    e.ContextCompactAsked,
     e.SignalReceived,
     e.EnvironmentOpened,
     e.EnvironmentLost,
@@ -124,6 +125,8 @@ def with_facts(made: Payload, event: Event, before: State, trust: Trust) -> Payl
             return _reserved(made, recorded, before, trust)
         case e.ModelResponded(), e.ModelResponded() as recorded:
             return _responded(made, recorded, event, before, trust)
+        case e.ToolFinished(status="retry"), e.ToolFinished(status="retry") as recorded:
+            return _tried_again(made, recorded, event, before)
         case _:
             return made
 
@@ -161,20 +164,45 @@ def _responded(
     if not trust.money:
         cost = recorded.usage.cost_micro_usd
         made = replace(made, usage=replace(made.usage, cost_micro_usd=cost))
-    if made.remedy and not recorded.remedy and recorded.retry_at_us is None:
-        # Older versions knew no remedies: the turn ended there, and did so by their rules.
+    if made.remedy == "fallback" and not recorded.remedy:
+        # Older versions knew no fallbacks: the turn ended there, and did so by their rules.
         made = replace(made, remedy="", fallback="")
+    if made.remedy in ("compact", "repair") and not recorded.remedy and _untouched(before):
+        made = replace(made, remedy="")  # older versions knew no such remedy: the turn failed
     if made.retry_at_us is None or recorded.retry_at_us is None or before.turn is None:
         return made
-    assert recorded.error is not None
-    waits = [
-        retry.delay_s(before.spec.retry, before.turn.failures + 1, recorded.error, dice) or 0.0
-        for dice in (0.0, 1.0)
-    ]
-    waited_us = recorded.retry_at_us - event.at_us
-    if waits[0] * 1_000_000 - SLACK_US <= waited_us <= waits[1] * 1_000_000 + SLACK_US:
+    failures = before.turn.failures + 1
+    if _diced(recorded.retry_at_us, event, before.spec.retry, failures, recorded.error):
         return replace(made, retry_at_us=recorded.retry_at_us)
     return made
+
+
+def _tried_again(
+    made: e.ToolFinished, recorded: e.ToolFinished, event: Event, before: State
+) -> e.ToolFinished:
+    call = before.turn.calls.get(recorded.call_id) if before.turn else None
+    spec = before.spec.tool(call.call.tool) if call else None
+    policy = (spec.retry if spec else None) or before.spec.tool_retry
+    if call is None or policy is None or recorded.retry_at_us is None:
+        return made
+    if _diced(recorded.retry_at_us, event, policy, call.failures + 1, recorded.error):
+        return replace(made, retry_at_us=recorded.retry_at_us)
+    return made
+
+
+def _diced(
+    at_us: int, event: Event, policy: RetryPolicy, failures: int, error: ErrorInfo | None
+) -> bool:
+    """Whether the dice can have said that the next attempt is due at that time."""
+    assert error is not None
+    waits = [retry.delay_s(policy, failures, error, dice) or 0.0 for dice in (0.0, 1.0)]
+    waited_us = at_us - event.at_us
+    return waits[0] * 1_000_000 - SLACK_US <= waited_us <= waits[1] * 1_000_000 + SLACK_US
+
+
+def _untouched(before: State) -> bool:
+    turn = before.turn
+    return turn is not None and not turn.compactions and not turn.repairs and not turn.remedy
 
 
 def is_fact(event: Event, previous: Event | None) -> bool:
@@ -187,6 +215,10 @@ def is_fact(event: Event, previous: Event | None) -> bool:
             return opened and not call_id  # made from what is stored, when it was opened
         case e.ActionResolved(decision=decision):
             return decision != "expired"
+        case e.TimerFired(signal=signal):
+            # A letter ended the waiting, unless its signal lay there before the waiting began.
+            came = previous is not None and isinstance(previous.payload, e.SignalReceived)
+            return bool(signal) and came and previous is not None and previous.seq == signal
         case payload:
             return not isinstance(payload, DECIDED)
 
@@ -196,10 +228,20 @@ def letter_of(payload: Payload) -> Post | None:
     match payload:
         case e.ActionResolved() as p:
             return Decide(
-                p.action_id, p.decision, p.by, p.reason, "", p.arguments, p.digest, p.result
+                p.action_id,
+                p.decision,
+                p.by,
+                p.reason,
+                "",
+                p.arguments,
+                p.digest,
+                p.result,
+                p.grant,
             )
         case e.ToolLateResult() as p:
             return Late(p.call_id, p.attempt, p.status, p.text)
+        case e.SignalReceived() as p:
+            return Signalled(p.name, p.text, p.by)
         case _:
             return None
 
@@ -207,7 +249,8 @@ def letter_of(payload: Payload) -> Post | None:
 def meant(payload: Payload, state: State) -> tuple[Payload, ...]:
     """Return what the engine makes of the letter behind an event; the event itself if none."""
     letter = letter_of(payload)
-    return (payload,) if letter is None else accept(state, letter, "")
+    key = payload.key if isinstance(payload, e.SignalReceived) else ""
+    return (payload,) if letter is None else accept(state, letter, key)
 
 
 def stops_outside(error: ErrorInfo | None, state: State, trust: Trust) -> bool:

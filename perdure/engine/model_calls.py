@@ -1,6 +1,6 @@
 """Performing CALL_MODEL and RECOVER_MODEL: reserve, ask, stream, write down what came."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from msgspec.structs import replace
@@ -10,6 +10,7 @@ from perdure.core.codec import encode
 from perdure.core.content import Usage, UserItem
 from perdure.core.context import Transcript
 from perdure.core.errors import ErrorInfo, PerdureError, error_info
+from perdure.core.events import Payload
 from perdure.core.state import ModelCall, State
 from perdure.engine import retry
 from perdure.engine.breaker import Way
@@ -26,32 +27,46 @@ from perdure.ports.model import (
     TextDelta,
 )
 
+After = Callable[[e.ModelResponded], tuple[Payload, ...]]
+
 
 async def call_model(work: Work) -> None:
     """Make the model call that is due, or end the turn when a budget forbids it."""
     transcript = await work.journal.transcript()
+    called = await leave(work, lambda way: _reserved_call(work, transcript, way))
+    if called is not None:
+        model, name = called
+        await stream(work, model, _request(work, name, _open_call(work).max_output_tokens))
+
+
+async def leave(work: Work, book: Callable[[Way], Awaitable[bool]]) -> tuple[Model, str] | None:
+    """Find the model that is due and write its call down; return it with the provider's own name
+    for it, or None where none was called.
+
+    `book` appends the request, or the turn's end; it says False where it must wait for others.
+    """
     while True:
         if work.stopping:
-            return
+            return None
         way = way_of(work)
         if way.wait_s > 0:
-            return  # another session was faster: the driver waits
+            return None  # another session was faster: the driver waits
         try:
-            model, name = work.kit.models.get(way.model)
+            found = work.kit.models.get(way.model)
         except PerdureError as error:
             info = error_info(error.code, "model", error.message, hint=error.hint)
             await end_turn(work, "failed", info)
-            return
-        if await _reserved_call(work, transcript, way):
+            return None
+        if await book(way):
             break
         await work.ledger.settled()  # others in the tree hold what this call needs
     turn = work.state.turn
     if turn is None or turn.model is None:
-        return
+        return None
     if work.ledger.limited(work.state.id):
         # A reservation that a crash could lose would let the next call spend the same money.
         await work.journal.durable()
-    await _stream(work, model, _request(work, name, turn.model.max_output_tokens))
+    return found
 
 
 async def _reserved_call(work: Work, transcript: Transcript, way: Way) -> bool:
@@ -69,7 +84,7 @@ async def _reserved_call(work: Work, transcript: Transcript, way: Way) -> bool:
     if isinstance(reserved, ErrorInfo):
         await end_turn(work, "budget", reserved)
     else:
-        work.journal.append(_requested(work, steers, reserved, way))
+        work.journal.append(requested(work, steers, reserved, way))
     return True
 
 
@@ -81,9 +96,10 @@ async def recover_model(work: Work) -> None:
     work.journal.append(e.ModelResponded(status, usage=_worst(call), model=call.model))
 
 
-def _requested(
+def requested(
     work: Work, steers: Sequence[int], reserved: budget.Reservation, way: Way
 ) -> e.ModelRequested:
+    """Return the event that books a call."""
     assert work.state.turn is not None
     return e.ModelRequested(
         model=way.model,
@@ -116,25 +132,32 @@ def call_prefix(state: State, turn: int) -> str:
     return f"t{turn}g{state.generation}." if state.generation else f"t{turn}."
 
 
-async def _stream(work: Work, model: Model, request: ModelRequest) -> None:
-    """Stream the reply; whatever happens, exactly one `model.responded` follows."""
+def _alone(responded: e.ModelResponded) -> tuple[Payload, ...]:
+    return (responded,)
+
+
+async def stream(work: Work, model: Model, request: ModelRequest, *, after: After = _alone) -> None:
+    """Stream the reply; whatever happens, exactly one `model.responded` follows, and in the same
+    breath what `after` makes of it. Only a reply that is for the session's followers is shown.
+    """
     partial: list[str] = []
-    session = work.state.id
-    stored = StoredDeltas(work.journal, keeps=work.state.spec.deltas == "stored")
+    session, shown = work.state.id, after is _alone
+    stored = StoredDeltas(work.journal, keeps=shown and work.state.spec.deltas == "stored")
     try:
         async with aclosing(watched(work, _open_call(work).model, model.stream(request))) as pieces:
             async for piece in pieces:
                 if isinstance(piece, ModelReply):
-                    work.journal.append(*stored.rest(), _responded(work, piece))
+                    work.journal.append(*stored.rest(), *after(_responded(work, piece)))
                     return
                 if isinstance(piece, TextDelta):
                     partial.append(piece.text)
-                if not stored.put(piece):
+                if shown and not stored.put(piece):
                     work.hub.live(session, piece)
         torn = error_info("E-MODEL-TORN", "model", "The stream ended early.", retryable=True)
-        work.journal.append(*stored.rest(), _failed(work, ModelFailed(torn, "".join(partial))))
+        failed = _failed(work, ModelFailed(torn, "".join(partial)))
+        work.journal.append(*stored.rest(), *after(failed))
     except ModelFailed as error:
-        work.journal.append(*stored.rest(), _failed(work, error))
+        work.journal.append(*stored.rest(), *after(_failed(work, error)))
     except BaseException:
         if work.interrupting:
             usage = _worst(_open_call(work))

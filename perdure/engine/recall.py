@@ -108,6 +108,9 @@ class RecalledTool:
             timeout_s=_NEVER_S,
             source="" if spec.source.startswith(SOURCE) else spec.source,
             parallel=False,
+            retry=None,  # what failed then and was tried again is one result, the last one
+            on_error="model",
+            client=False,  # what was answered then is a result like others
         )
         self._recall = recall
         self._unknown = unknown

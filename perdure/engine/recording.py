@@ -6,7 +6,8 @@ with what was recorded, and the state moves on with the record. Nothing is writt
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
 
 from perdure.core import events as e
 from perdure.core.codec import encode
@@ -15,6 +16,7 @@ from perdure.core.context import Transcript
 from perdure.core.errors import CorruptJournal
 from perdure.core.events import Event, Payload
 from perdure.core.evolve import evolve, fold
+from perdure.core.grants import Grant
 from perdure.core.journal import GENESIS
 from perdure.core.state import State
 from perdure.core.timeline import effective, rewound
@@ -22,6 +24,8 @@ from perdure.engine.given import Trust, redefined, with_facts
 from perdure.engine.journal import Journal
 from perdure.engine.kit import Kit
 from perdure.ports.store import Claim
+
+LOOKED_US: Final = 1_000_000  # between looking at the clock and the time an event got
 
 
 class Recording:
@@ -40,6 +44,22 @@ class Recording:
     def previous(self) -> Event | None:
         """Return the event before the one that is due."""
         return self.events[self.done - 1] if self.done else None
+
+    def granted(self, call_id: str) -> Grant | None:
+        """Return what had allowed a call, if it was something that a person had granted before."""
+        for event in reversed(self.events[: self.done + 1]):
+            if isinstance(event.payload, e.ToolRequested) and event.payload.call_id == call_id:
+                return event.payload.grant
+        return None
+
+    def next_of(self, call_id: str) -> Payload | None:
+        """Return what is recorded next of a call, up to the end of its turn."""
+        for event in islice(self.events, self.done, None):
+            if getattr(event.payload, "call_id", "") == call_id:
+                return event.payload
+            if isinstance(event.payload, e.TurnEnded | e.SessionRewound | e.SessionForked):
+                break
+        return None
 
     @property
     def due(self) -> Payload | None:
@@ -61,8 +81,21 @@ class RecordedTime:
         if self.looked_at_us is not None:
             looked, self.looked_at_us = self.looked_at_us, None
             return looked
-        event = self.stamp or self._recording.ahead()
-        return event.at_us if event else 0
+        if self.stamp is not None:
+            return self.stamp.at_us
+        event = self._recording.ahead()
+        return self._looked_at(event) if event else 0
+
+    def _looked_at(self, event: Event) -> int:
+        """Return when the engine looked before it wrote an event: at most that event's time.
+
+        A grant may have ended between the look and the event.
+        """
+        call_id = getattr(event.payload, "call_id", "")
+        grant = self._recording.granted(call_id) if call_id else None
+        end = grant.until_us if grant else None
+        early = end is not None and end <= event.at_us < end + LOOKED_US
+        return end - 1 if end is not None and early else event.at_us
 
     def monotonic(self) -> float:
         """See `Clock.monotonic`. Nothing is waited for."""
@@ -186,8 +219,8 @@ class Retold(Journal):
         return self._read
 
     def items(self) -> list[ContextItem]:
-        """See `Journal.items`. The recorded model reads nothing."""
-        return []
+        """See `Journal.items`."""
+        return self._read.items
 
     def _made(self, payload: Payload) -> Event:
         events = self._recording.events

@@ -237,7 +237,7 @@ async def _planned(store: Store, session: str) -> Planned:
     except PerdureError as error:
         return Planned(session, 0, "unreadable", go=False, will=error.message)
     go, will = _resumed(state)
-    calls = tuple(again(call, {}) for call in state.open_calls)
+    calls = tuple(again(call, {}, state) for call in state.open_calls)
     return Planned(session, state.seq, due.status(state), go, will, calls)
 
 

@@ -25,6 +25,8 @@ FALLS_BACK: Final = (
     "E-MODEL-GARBLED",
 )
 
+COMPACTIONS: Final = 4  # in one turn: each leaves half of what did not fit before it
+
 
 class Cure(msgspec.Struct, frozen=True):
     """What is done: a `remedy` (empty: nothing, the turn fails), and the model it names."""
@@ -43,6 +45,13 @@ def remedy_of(state: State, error: ErrorInfo) -> Cure:
         # A refusal of the content, or a transcript that is too long, is the transcript's matter:
         # going from model to model with it would be shopping for one that says yes.
         return Cure("fallback", later[0])
+    turn = state.turn
+    if turn is None:
+        return Cure()
+    if error.code == "E-CONTEXT-OVERFLOW" and state.spec.compaction.on_overflow:
+        return Cure("compact" if turn.compactions < COMPACTIONS else "")
+    if error.code == "E-MODEL-REJECT" and not turn.repairs:
+        return Cure("repair")
     return Cure()
 
 

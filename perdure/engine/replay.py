@@ -28,12 +28,13 @@ from perdure.engine.kit import Bounds, Kit
 from perdure.engine.recording import RecordedTime, Recording, Retold
 from perdure.engine.stage import (
     Stage,
-    ToldBreakers,
-    ToldModels,
+    ToldHeld,
     ToldPlace,
+    ToldRules,
     no_store,
     told_tools,
 )
+from perdure.engine.told_models import ToldBreakers, ToldModels
 from perdure.engine.wording import difference, due_in_words
 from perdure.engine.work import Work
 from perdure.ports.tool import Tool
@@ -41,6 +42,7 @@ from perdure.ports.tool import Tool
 _STILL = 24  # turns of the event loop without any activity, after which nothing more will come
 _FREE = Price(0.0, 0.0)
 _ANY = 1_000_000_000
+_STOPPABLE = (due.CallModel, due.RunTools, due.Compact)
 
 
 class Divergence(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -210,10 +212,12 @@ class _Replayer:
         """Begin what is due in the state now; False when nothing is that could lead to an event."""
         self._journal.deaf = False
         work = Work(
-            self._kit, self._hub, self._journal, self._place, self._tools, lambda _name: None
-        )
+            self._kit, self._hub, self._journal, self._place, self._tools, lambda _name: None,
+            rules=ToldRules(self._stage),
+        )  # fmt: skip
         self._stage.work = work
         hand = _Hand(self._kit, self._hub, work)
+        hand.held = ToldHeld(self._stage, self._time)
         if isinstance(event.payload, e.SessionRecovered):
             self._doing = asyncio.create_task(hand.recover(self._patience(event.payload)))
             return True
@@ -221,7 +225,7 @@ class _Replayer:
         if isinstance(step, due.Rest):
             return False
         ended = self._ending()
-        error = ended.error if ended and isinstance(step, due.CallModel | due.RunTools) else None
+        error = ended.error if ended and isinstance(step, _STOPPABLE) else None
         if stops_outside(error, self._journal.kept, self._trust):
             step = due.EndTurn("budget", error)
         self._time.looked_at_us = self._looked_at(event, ended)

@@ -10,7 +10,7 @@ once: the store knows name and key, so there is one run for one fire time.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -18,17 +18,25 @@ from perdure.core import schedules as plan
 from perdure.core.codec import Reader, encode
 from perdure.core.errors import Conflict, InvalidRequest, NotFound, PerdureError, SessionBusy
 from perdure.core.inbox import Say
-from perdure.core.schedules import Fire, Schedule
+from perdure.core.schedules import Fire, Run, Schedule
 from perdure.engine.agent import Agent
 from perdure.engine.calendar import following_of, stamp
 from perdure.engine.hub import Hub
 from perdure.engine.kit import Kit
 from perdure.engine.session import Session
+from perdure.ports.store import SessionRow
 
 KIND: Final = "schedule"
 _READER: Final = Reader[Schedule](Schedule)
 Change = Callable[[Schedule], Schedule]
 Prepare = Callable[[Schedule, Session], Awaitable[None]]
+
+
+class Past(NamedTuple):
+    """A run, and how its session stands now: None when there is none any more."""
+
+    run: Run
+    row: SessionRow | None
 
 
 class Host(Protocol):
@@ -104,6 +112,11 @@ class Schedules:
     async def get(self, name: str) -> Schedule:
         """Return one schedule. Raises `NotFound` (E-SCHEDULE-UNKNOWN)."""
         return (await self._versioned(name))[0]
+
+    async def history(self, name: str) -> list[Past]:
+        """Return the last runs of a schedule, newest first. Raises `NotFound`."""
+        runs = reversed((await self.get(name)).runs)
+        return [Past(run, await self._host.kit.store.session(run.session)) for run in runs]
 
     async def pause(self, name: str) -> Schedule:
         """Let the schedule fire no more until it is resumed. Raises `NotFound`."""
@@ -226,12 +239,13 @@ class Schedules:
     async def _working(self, name: str) -> str:
         """Return over, waiting (for a person, a moment), or due: somebody should work on it."""
         store = self._host.kit.store
+        letters = await store.inbox(name)  # first: what is taken from it meanwhile shows in the row
         row = await store.session(name)
         if row is None or row.status in ("paused", "parked", "closed"):
             return "over"
         if row.status in ("waiting", "sleeping"):
             return "waiting"
-        return "due" if row.status == "running" or await store.inbox(name) else "over"
+        return "due" if row.status == "running" or letters else "over"
 
     async def _look_after(self, schedule: Schedule) -> None:
         """Have unfinished runs worked on here, unless another process does: theirs may be gone."""

@@ -278,10 +278,11 @@ class Session:
         store = self._engine.kit.store
         if not isinstance(step, due.Rest | due.Ask) and not await stuck(store, state):
             return False
+        # The inbox first: what is taken from it meanwhile shows in the row.
+        if await store.inbox(self.id):
+            return False
         row = await store.session(self.id)
-        if row is not None and row.seq > state.seq:
-            return False  # more is written than we have read: look again when we have
-        return not await store.inbox(self.id)
+        return row is None or row.seq <= state.seq  # else look again when we have read more
 
     async def _follow(self, after: int) -> AsyncIterator[Event | Live]:
         with self._engine.hub.follow(self.id) as follower:

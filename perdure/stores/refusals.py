@@ -48,6 +48,16 @@ def busy(session: str) -> SessionBusy:
     )
 
 
+def replaced(path: Path) -> Unavailable:
+    """The file that is open has no name any more: a backup was put in its place, perhaps."""
+    return Unavailable(
+        "E-STORE-REPLACED",
+        f"{path} is not the file that this process opened: it was moved or replaced meanwhile."
+        " Nothing was written, because nobody would find it.",
+        "End this process and start it again; whoever restores a backup ends all of them first.",
+    )
+
+
 def unknown(session: str) -> NotFound:
     """There is no such session, or it has no events."""
     return NotFound(

@@ -163,6 +163,7 @@ def _anytime(dice: Random, state: State) -> list[Payload]:
         e.ContextDropped(max(1, state.seq), 0, "anna"),
         e.GrantRevoked(next(iter(state.grants), "none"), "anna"),
         e.ContextCompacted(max(1, state.seq), f"so far {state.seq}"),
+        e.ContextCompactAsked("anna"),
         e.ContextRepaired(max(1, state.seq), "not readable"),
         e.SessionClosed("anna") if dice.random() < 0.05 else e.NoteRecorded("still open"),
     ]

@@ -54,9 +54,9 @@ ONCE = Counter({"pay t1.3 1": 1, "ship t1.5 2": 1, "launch t1.6 3": 1, "pay t1.7
 class Zygote:
     """A process that forks victims. Speaks a line a plan, a line an answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, victim: str = "tests.process.victim") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.process.victim"],
+            [sys.executable, "-m", victim],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

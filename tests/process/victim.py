@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 import msgspec
@@ -211,7 +211,7 @@ def world_of(home: Path) -> str:
     return world.read_text() if world.exists() else ""
 
 
-def zygote() -> None:
+def zygote(live: Callable[[Plan], Coroutine[object, object, None]] = work) -> None:
     """Fork a victim for every plan on standard input; answer on standard output."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     for line in sys.stdin:
@@ -221,7 +221,7 @@ def zygote() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             os.close(0)
             try:
-                asyncio.run(work(plan))
+                asyncio.run(live(plan))
             except BaseException as error:  # noqa: BLE001  # told to the test, whatever it is
                 (Path(plan.home) / "failed").write_text(repr(error))
                 os._exit(1)

@@ -6,7 +6,16 @@ import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from perdure.core.agent import AgentSpec, EnvironmentSpec, Limits, Rule, ToolSpec, Verdict
+from perdure.core.agent import (
+    AgentSpec,
+    Compaction,
+    EnvironmentSpec,
+    Limits,
+    RetryPolicy,
+    Rule,
+    ToolSpec,
+    Verdict,
+)
 from perdure.core.errors import InvalidRequest
 from perdure.core.policy import decide
 from perdure.core.rights import narrowed
@@ -22,12 +31,32 @@ CONDITIONS = (
     "missing > 1",
     "not )a condition",
 )
+# Each field of a definition is a right, which a child has no more of than its parent, or its own.
+RIGHTS = {
+    "permissions": "what forbids or asks above, forbids or asks below",
+    "limits": "the lesser of two",
+    "environment": "at least as closed",
+    "approval_expires_s": "the sooner of two",
+    "tools": "the child's own, under the conditions of the parent's tools of that name",
+}
+OWN = {
+    "name",
+    "model",
+    "instructions",
+    "retry",
+    "max_output_tokens",
+    "tool_retry",
+    "fallbacks",
+    "compaction",
+    "deltas",
+}
 NAMES = ("pay", "look", "mail", "p*y")
 
 conditions = st.sampled_from(CONDITIONS)
 rules = st.builds(
     Rule, st.sampled_from((*NAMES, "*", "p*", "?ail")), st.sampled_from(Verdict), conditions
 )
+retries = st.none() | st.builds(RetryPolicy, st.integers(1, 9))
 tools = st.builds(
     ToolSpec,
     st.sampled_from(NAMES),
@@ -35,6 +64,9 @@ tools = st.builds(
     st.just(msgspec.Raw(b"{}")),
     ask=conditions,
     deny=conditions,
+    client=st.booleans(),
+    retry=retries,
+    on_error=st.sampled_from(("model", "ask", "fail")),
 )
 limits = st.builds(
     Limits,
@@ -65,6 +97,10 @@ agents = st.builds(
     permissions=st.lists(rules, max_size=4).map(tuple),
     limits=limits,
     environment=environments,
+    approval_expires_s=st.floats(1, 1000),
+    tool_retry=retries,
+    fallbacks=st.lists(st.sampled_from(("scripted:y", "scripted:z"))).map(tuple),
+    compaction=st.builds(Compaction, st.booleans(), st.none() | st.integers(1, 100)),
 )
 arguments = st.fixed_dictionaries(
     {}, optional={"n": st.integers(0, 6), "to": st.sampled_from("ab")}
@@ -119,6 +155,30 @@ def assert_within(parent: AgentSpec, left: Limits, below: AgentSpec, with_: dict
     assert set(outer.exclude) <= set(inner.exclude)
     for name in ("memory_bytes", "processes", "timeout_s", "output_bytes", "file_bytes"):
         assert getattr(inner, name) <= getattr(outer, name), name
+    assert below.approval_expires_s <= parent.approval_expires_s
+
+
+@given(agents, limits, agents)
+def test_what_is_no_right_is_the_childs_own(
+    parent: AgentSpec, left: Limits, child: AgentSpec
+) -> None:
+    """What a child is made of is its author's matter, and nothing of its parent's comes to it."""
+    try:
+        below = narrowed(parent, left, child)
+    except InvalidRequest:
+        return
+    for name in (*OWN, "tools"):
+        assert getattr(below, name) == getattr(child, name), name
+    assert below.approval_expires_s <= child.approval_expires_s
+
+
+def test_of_every_field_it_is_decided_whether_it_is_a_right() -> None:
+    """A new field of a definition has to be put on one of the two lists."""
+    assert set(AgentSpec.__struct_fields__) == {*RIGHTS, *OWN}
+    assert set(EnvironmentSpec.__struct_fields__) == {
+        "kind", "in_place", "memory_bytes", "processes", "timeout_s", "output_bytes", "file_bytes",
+        "read_only", "exclude",
+    }  # fmt: skip
 
 
 def agent_in(kind: str, *, in_place: bool = False) -> AgentSpec:

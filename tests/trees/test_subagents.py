@@ -9,6 +9,8 @@ from perdure.core import events as e
 from perdure.core.agent import EnvironmentSpec, Limits, Rule, Verdict
 from perdure.core.errors import Forbidden, InvalidRequest
 from perdure.core.events import Event
+from perdure.core.grants import Grant
+from perdure.core.inbox import Decide
 from perdure.core.step import status
 from perdure.engine.agent import Agent
 from perdure.engine.runtime import Engine
@@ -26,6 +28,7 @@ from tests.trees.family import (
     part,
     results,
     says,
+    sign,
     tasks,
     to_rest,
     until,
@@ -290,6 +293,25 @@ async def test_what_the_parents_rules_deny_is_denied_to_the_child() -> None:
         await child.update(e.SessionUpdated(agent=HELPER.spec([look.spec])))
         await until(child, e.NoteRecorded)
         assert (await child.state()).spec == before.spec
+
+
+async def test_what_a_person_allowed_the_parent_beyond_a_call_is_not_allowed_to_the_child() -> None:
+    lead = Agent("lead", "scripted:lead", tools=[sign, subagent(SIGNER)])
+    parts = {
+        "lead": part(uses("sign", paper="lease"), tasks("a"), says("x")),
+        "helper": part(uses("sign", paper="lease"), says("y")),
+    }
+    async with house(parts) as engine:
+        session = await engine.session("s", lead)
+        state = await session.send("go")
+        (action,) = state.actions.values()
+        grant = Grant("g", "sign", sign.spec.digest, by="anna")
+        await session.decide(Decide(action.id, "allow", "anna", seen=action.digest, grant=grant))
+        async for _ in session.watch():
+            pass
+        assert (await session.state()).grants
+        child = await (await engine.session("s.t1.2")).state()
+        assert [a.kind for a in child.actions.values()] == ["approve"] and not child.grants
 
 
 async def test_an_environment_more_open_than_the_parents_is_refused_at_once() -> None:

@@ -53,6 +53,7 @@ class Tables:
         self.path = path
         self.connection = connection
         self.sql = sql
+        self._file = _file(path)
         self._node = node
         self._events: list[tuple[int, int, str, bytes, bytes]] = []
 
@@ -60,6 +61,11 @@ class Tables:
         """Begin a transaction; waits for other processes that write."""
         self._events.clear()
         self.connection.execute(self.sql.begin)
+
+    def check_place(self) -> None:
+        """Raise `Unavailable` (E-STORE-REPLACED) when another file has taken the place of ours."""
+        if _file(self.path) != self._file:
+            raise refusals.replaced(self.path)
 
     def commit(self) -> None:
         """End the transaction; durable on return."""
@@ -249,3 +255,12 @@ class Tables:
     def _digest(self, id: int, key: str) -> bytes | None:
         row = self.connection.execute(self.sql.find_letter, (id, packed(key))).fetchone()
         return bytes(row[0]) if row else None
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Return which file is behind a name; None: none that could be reached."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

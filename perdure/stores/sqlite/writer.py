@@ -70,6 +70,7 @@ class Writer:
             except PerdureError as error:
                 write.error = error
         self._tables.flush()
+        self._tables.check_place()
         self._faults.before_commit(_batches(group))
 
     def _undo(self, group: list[Write], error: PerdureError) -> None:
