@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from perdure.cli.help import Verb
+from perdure.cli.planning import declare_schedules
 
-AGAIN, CARRY = "Again", "Carry"
+AGAIN, CARRY, PLAN = "Again", "Carry", "Plan"
 
 Id = Annotated[
     str, typer.Argument(metavar="ID", help="A session: its id, its beginning, or @last.")
@@ -26,6 +27,7 @@ def declare(app: typer.Typer) -> None:
     app.command(cls=Verb, rich_help_panel=AGAIN)(errors)
     app.command(cls=Verb, rich_help_panel=CARRY)(export)
     app.command("import", cls=Verb, rich_help_panel=CARRY)(import_)
+    declare_schedules(app, PLAN)
 
 
 def fork(
