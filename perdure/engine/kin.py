@@ -121,8 +121,9 @@ def summed(rows: Sequence[SessionRow]) -> Tree:
 
 def with_waiting(rows: Sequence[SessionRow]) -> list[SessionRow]:
     """Return `rows` in their order; one that works while a subagent below it waits for a person
-    waits too, and counts what is owed below it.
+    waits too, and counts what is owed below it. One whose subagents at work all sleep sleeps.
     """
+    rows = _with_sleeping(rows)
     by_id = {row.id: row for row in rows}
     below: dict[str, int] = {}
     for row in rows:
@@ -132,11 +133,28 @@ def with_waiting(rows: Sequence[SessionRow]) -> list[SessionRow]:
     return [_waits(row, below[row.id]) if row.id in below else row for row in rows]
 
 
+def _with_sleeping(rows: Sequence[SessionRow]) -> list[SessionRow]:
+    by_id = {row.id: row for row in rows}
+    below: dict[str, list[str]] = {}
+    for row in rows:
+        if row.parent and row.status in ("running", "sleeping", "waiting"):
+            below.setdefault(row.parent, []).append(row.id)
+    # The deepest first: a row sleeps when all below it do.
+    depth = {row.id: len(_above(by_id, row)) for row in rows}
+    for name in sorted(below, key=lambda each: -depth.get(each, 0)):
+        under = [by_id[each] for each in below[name]]
+        row = by_id.get(name)
+        if row and row.status == "running" and all(u.status == "sleeping" for u in under):
+            wake_us = min((u.wake_at_us for u in under if u.wake_at_us), default=0)
+            by_id[name] = replace(row, status="sleeping", wake_at_us=wake_us)
+    return [by_id[row.id] for row in rows]
+
+
 def _above(by_id: Mapping[str, SessionRow], row: SessionRow) -> list[str]:
     """Return the ids of those above `row` that are in the middle of a turn."""
     names: list[str] = []
     parent = by_id.get(row.parent)
-    while parent is not None and parent.status in ("running", "waiting"):
+    while parent is not None and parent.status in ("running", "sleeping", "waiting"):
         if parent.id in names:
             break
         names.append(parent.id)
