@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         EnvironmentSpec,
         Limits,
         RetryPolicy,
+        RetryPolicy as Retry,
         Rule,
         Verdict,
     )
@@ -56,6 +57,7 @@ __all__ = [
     "Live",
     "OutcomeUnknown",
     "PerdureError",
+    "Retry",
     "RetryPolicy",
     "Rule",
     "Runtime",
@@ -74,6 +76,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Retry":  # the short name, for `@tool(retry=Retry(...))`
+        name = "RetryPolicy"
     for home, names in _HOMES:
         if name in names:
             return getattr(import_module(home), name)

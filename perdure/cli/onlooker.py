@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from perdure.cli.again import CHOICES
 from perdure.cli.asking import Questions, question
 from perdure.cli.attend import Attendant, Listener
 from perdure.cli.failing import fields_of, print_error, status_of
@@ -241,6 +242,8 @@ class Onlooker(Listener):
             sign, word, style = "✗", "interrupted", "yellow"
         if any(asked.kind == "resolve" for asked in still.asked):
             sign, word, style = "?", "outcome unknown", "yellow"
+            if all(q.question.endswith(CHOICES) for q in still.asked if q.kind == "resolve"):
+                sign, word = "✗", "a call failed; you decide"
         if still.status == "idle" and not self._worked:
             screen.line(f"  {self.session} is at rest: nothing was left undone.")
             return

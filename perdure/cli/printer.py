@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from perdure.cli.again import held_up, of_model, of_tool, open_question
+from perdure.cli.compact import in_words
 from perdure.cli.flow import Flow
 from perdure.cli.screen import Screen
 from perdure.cli.text import arguments, clean, clip, duration, one_line, pad, plural, width_of, wrap
@@ -93,14 +95,21 @@ class Printer:
 
     def _requested(self, event: Event, p: e.ModelRequested) -> None:
         self._model, self._said = event, False
+        self._noted(event, p)
+
+    def _noted(self, event: Event, p: Any) -> None:
+        if why := held_up(p):
+            self.note("!", why, "", "yellow")
 
     def _responded(self, event: Event, p: e.ModelResponded) -> None:
         asked = self._model or event
         took = duration(event.at_us - asked.at_us)
         self._calls.update({i.id: i for i in p.items if isinstance(i, ToolCall)})
         if p.status != "ok":
-            self._unanswered(asked, p)
+            self._unanswered(asked, event, p)
             return
+        if isinstance(asked.payload, e.ModelRequested) and asked.payload.purpose:
+            return  # a summary, and no part of what is said
         if self._streamed and self._said:
             self.fresh_line()
             return
@@ -112,7 +121,7 @@ class Printer:
         if p.finish in ("length", "refusal"):
             self.note("!", f"The reply ended early: {p.finish}.", f"after {took}", "yellow")
 
-    def _unanswered(self, asked: Event, p: e.ModelResponded) -> None:
+    def _unanswered(self, asked: Event, event: Event, p: e.ModelResponded) -> None:
         self.fresh_line()
         if p.status == "lost":
             text = "this call was under way when its worker died; it is made again"
@@ -120,9 +129,8 @@ class Printer:
         elif p.status == "cancelled":
             self._line(asked.seq, "model", "interrupted", "yellow")
         elif p.error is not None:
-            again = p.retry_at_us is not None
-            code = self.screen.style(p.error.code, "yellow" if again else "red")
-            after = "; it is tried again" if again else ""
+            after = of_model(asked, event, p)
+            code = self.screen.style(p.error.code, "yellow" if after else "red")
             self._line(asked.seq, "model", f"{code}  {one_line(p.error.message)}{after}")
 
     # What is done
@@ -145,7 +153,7 @@ class Printer:
         started = self._started.get(p.call_id)
         took = duration(event.at_us - started.at_us) if started else ""
         sign, styles = _OUTCOMES[p.status]
-        result = self._result(p)
+        result = of_tool(event, p) if p.status == "retry" else self._result(p)
         if self._open != p.call_id:
             seq = started.seq if started else event.seq
             self.fresh_line()
@@ -225,7 +233,9 @@ class Printer:
             self._for_clients.add(p.action_id)
         if self._inputs:
             call = f"{self._tool(p.call_id)}({self._arguments(p.call_id)})"
-            ask = call if p.kind in ("approve", "answer") else f"{call}   did it happen?"
+            ask = (
+                call if p.kind in ("approve", "answer") else f"{call}   {open_question(p.question)}"
+            )
             self._line(event.seq, "asks", one_line(ask), "yellow")
 
     def _action_resolved(self, event: Event, p: e.ActionResolved) -> None:
@@ -268,6 +278,10 @@ class Printer:
     def _rewound(self, event: Event, p: e.SessionRewound) -> None:
         by = f" by {p.by}" if p.by else ""
         self._line(event.seq, "rewind", one_line(f"back to event {p.to}{by}"), "yellow")
+
+    def _context(self, event: Event, p: Any) -> None:
+        what, beside = in_words(p)
+        self.note("⇊", what, beside, "yellow")
 
     def _late(self, event: Event, p: e.ToolLateResult) -> None:
         self.note("!", f"a late result of {self._tool(p.call_id)} was filed: {one_line(p.text)}")
@@ -358,9 +372,13 @@ class Printer:
         e.ActionResolved: _action_resolved,
         e.SessionRecovered: _recovered,
         e.EnvironmentRestored: _restored,
+        e.ContextCompacted: _context,
+        e.ContextCompactAsked: _context,
+        e.ContextRepaired: _context,
         e.SessionForked: _forked,
         e.SessionRewound: _rewound,
         e.EnvironmentLost: _failure,
+        e.NoteRecorded: _noted,
         e.SessionParked: _failure,
         e.TurnStarted: _turn_started,
         e.TurnEnded: _turn_ended,
@@ -372,6 +390,8 @@ _OUTCOMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "error": ("✗", ("red",)),
     "cancelled": ("✗", ("yellow",)),
     "unknown": ("?", ("yellow",)),
+    "retry": ("↻", ("yellow",)),
+    "held": ("✗", ("red",)),
 }
 
 

@@ -21,7 +21,8 @@ import msgspec
 
 from perdure.app import Options, Runtime
 from perdure.cli.agents import Overrides, load_agent
-from perdure.cli.wire import FROM_NOW, Asked, Letter, Order, Ready, Said, Still, Trouble, up
+from perdure.cli.asked import asked_in
+from perdure.cli.wire import FROM_NOW, Letter, Order, Ready, Said, Still, Trouble, up
 from perdure.config import Project, load_project
 from perdure.core import step as due
 from perdure.core.budget import price_of
@@ -30,7 +31,7 @@ from perdure.core.errors import NotFound, PerdureError
 from perdure.core.events import Event, SessionUpdated
 from perdure.core.inbox import Answer, Decide
 from perdure.core.policy import approval_digest
-from perdure.core.state import Phase, State
+from perdure.core.state import State
 from perdure.core.step import next_step, status
 from perdure.engine.agent import Agent
 from perdure.engine.answers import ensure_open, post_answer
@@ -167,6 +168,7 @@ def runtime_of(project: Project, *, unsandboxed: bool = False, clerk: bool = Fal
         model_options=project.model_options,
         prices=project.prices,
         allow_unsandboxed=unsandboxed or project.settings.allow_unsandboxed,
+        bounds=project.bounds,
         clerk=clerk,
     )
     return Runtime(project.store_url, options)
@@ -370,27 +372,3 @@ class _Shift:
             changed=bool(state.snapshot),
             below=below,
         )
-
-
-def _form(state: State, tool: str) -> str:
-    spec = state.spec.tool(tool)
-    return spec.answer_schema if spec else ""
-
-
-def asked_in(state: State) -> tuple[Asked, ...]:
-    """Return what people owe a session, with the calls it is about."""
-    calls = state.turn.calls if state.turn else {}
-    return tuple(
-        Asked(
-            action.id,
-            action.kind,
-            calls[action.call_id].call,
-            action.question,
-            action.digest,
-            calls[action.call_id].reason,
-            action.expires_at_us,
-            form=_form(state, calls[action.call_id].call.tool) if action.kind == "answer" else "",
-        )
-        for action in state.actions.values()
-        if action.call_id in calls and calls[action.call_id].phase is not Phase.FINISHED
-    )
