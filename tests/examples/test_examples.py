@@ -26,6 +26,12 @@ PROMISES = {
         "closed, and its fork is paused",
     ),
     "idempotent": ("2 attempts, 1 key, 1 payment",),
+    "kept_regression": (
+        "test_clerk_two_parcels: passed",
+        "the shop pays 9.50",
+        "clerk would decide differently now",
+        "verdict was 'ask', now 'allow'",
+    ),
     "killed": ("died of signal 9", "We do not know whether", "letters written: 2"),
     "mcp_tools": ("library__find_book: read", "'Night Trains', shelf 12"),
     "nightly_agent": (
@@ -55,6 +61,10 @@ def run(name: str, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_a_test_that_was_kept_pays_nobody(tmp_path: Path) -> None:
+    assert run("kept_regression", tmp_path).count("the shop pays") == 1
 
 
 @pytest.mark.parametrize("name", sorted(PROMISES))
