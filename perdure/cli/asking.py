@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from perdure.cli.again import CHOICES, open_question
+from perdure.cli.again import open_question
 from perdure.cli.filling import Filling
 from perdure.cli.me import whoami
 from perdure.cli.screen import Screen
@@ -15,6 +15,7 @@ from perdure.cli.wire import Asked
 from perdure.core.codec import encode
 from perdure.core.grants import Grant
 from perdure.core.inbox import Answer, Decide
+from perdure.engine.tool_errors import CHOICES
 
 INDENT = 7
 

@@ -156,6 +156,8 @@ class Session:
             match item.payload:
                 case e.SessionRewound(to=went) if went - to in (0, 1):  # see `branching.cut`
                     return item
+                case e.SessionClosed():
+                    answers.ensure_open(await self.state())
                 case e.NoteRecorded(text=text) if text == no_such_past(to):
                     raise InvalidRequest("E-REWIND", text)
                 case _:
@@ -318,7 +320,9 @@ class Session:
                     state = known
                 else:
                     state = await follow(self._engine.kit.store, self.id, state, item)
-                if started and await self._still(state):
+                if not started:
+                    answers.ensure_open(state)  # it was closed before it took what was posted
+                elif await self._still(state):
                     return
 
     async def _still(self, state: State) -> bool:
