@@ -12,6 +12,7 @@ import msgspec
 from perdure.cli.again import held_up, of_model, of_tool, open_question
 from perdure.cli.compact import in_words
 from perdure.cli.flow import Flow
+from perdure.cli.naps import waits_for
 from perdure.cli.screen import Screen
 from perdure.cli.text import arguments, clean, clip, duration, one_line, pad, plural, width_of, wrap
 from perdure.core import events as e
@@ -253,6 +254,14 @@ class Printer:
         style = "green" if sign == "✓" else "yellow"
         self.note(sign, one_line(f"{tool} {word}{by}{edited}{reason}"), "", style)
 
+    def _timer_set(self, event: Event, p: e.TimerSet) -> None:
+        self._started[p.call_id] = event
+        call = f"{self._tool(p.call_id)}({self._arguments(p.call_id)})"
+        self._line(event.seq, "tool", one_line(f"{call}  {waits_for(p)}"))
+
+    def _signal(self, event: Event, p: e.SignalReceived) -> None:
+        self._line(event.seq, "event", one_line(f"{p.name!r}: {p.text}"), "cyan")
+
     def _recovered(self, event: Event, p: e.SessionRecovered) -> None:
         before = event.seq - 1
         again = f", {p.attempt} in a row" if p.attempt > 1 else ""
@@ -371,6 +380,8 @@ class Printer:
         e.ActionRequested: _action_requested,
         e.ActionResolved: _action_resolved,
         e.SessionRecovered: _recovered,
+        e.TimerSet: _timer_set,
+        e.SignalReceived: _signal,
         e.EnvironmentRestored: _restored,
         e.ContextCompacted: _context,
         e.ContextCompactAsked: _context,
