@@ -41,6 +41,14 @@ PROMISES = {
     ),
     "plain_script": ("when the first one is gone.", "poem: idle"),
     "quickstart": ("tool.finished", "turn 1 completed: 1 tool calls"),
+    "refund_agent": (
+        "the model wrote: Order 1 is small change, order 2 lost its glass.",
+        "bert is too late: a1 of ticket-4712: anna allowed it at",
+        "the shop pays 80.00 for order 4",
+        "allow  refund: eur < 100 → allow (this session, by anna)",
+        "deny   refund: eur > 500 → deny",
+        "after anna took it back: []",
+    ),
     "subagent_tree": (
         "The limit of 6000 tokens for this session and its subagents is reached",
         "Raised at the top, it is seen by all",

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -293,6 +294,8 @@ class Kind:
         self.kind = kind
         self.folder = folder
         self.shop = shop
+        self.name: str
+        self.arguments: dict[str, Any]
         self.name, self.arguments = {
             "python": ("pay", {"n": 1}),
             "mcp": ("shop__look", {"order": 4711}),
