@@ -1,7 +1,7 @@
 """Firing a project's schedules: finding the code of their agents, and what a new session gets."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import msgspec
 
@@ -24,19 +24,23 @@ def ref_name(schedule: str) -> str:
 class Firing:
     """Loads the agents of the project's schedules into a runtime and fires what is due.
 
-    `troubles` says, for each schedule whose agent cannot be loaded, why.
+    `trouble` is called with a schedule that cannot fire here, and why; `told` with the session of
+    each run that has begun.
     """
 
-    def __init__(self, project: Project, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        project: Project,
+        runtime: Runtime,
+        trouble: Callable[[str, PerdureError], object],
+        told: Callable[[str], object],
+    ) -> None:
         self._project = project
         self._places = Places(project)
         self._runtime = runtime
-        self._troubles: dict[str, PerdureError] = {}
-
-    @property
-    def troubles(self) -> Mapping[str, PerdureError]:
-        """Schedules that cannot fire here."""
-        return self._troubles
+        self._trouble = trouble
+        self._told = told
+        self._given_up: set[tuple[str, int]] = set()
 
     async def tick(self) -> int | None:
         """Fire what is due; return when the next fire time is, in microseconds since the epoch.
@@ -44,13 +48,18 @@ class Firing:
         Raises `Unavailable`.
         """
         engine = await self._runtime.engine()
-        engine.schedules.prepare = self._prepare
-        for schedule in await engine.schedules.all():
-            if schedule.name not in self._troubles and engine.agent(schedule.agent) is None:
+        schedules = engine.schedules
+        schedules.prepare, schedules.told, schedules.blamed = (
+            self._prepare, self._told, self._blamed,
+        )  # fmt: skip
+        for schedule in await schedules.all():
+            made = (schedule.name, schedule.made_at_us)
+            if made not in self._given_up and engine.agent(schedule.agent) is None:
                 try:
                     await self._load(schedule)
                 except PerdureError as error:
-                    self._troubles[schedule.name] = error
+                    self._given_up.add(made)
+                    self._blamed(schedule.name, error)
         return await engine.schedules.tick()
 
     async def _load(self, schedule: Schedule) -> None:
@@ -58,6 +67,9 @@ class Firing:
         with contextlib.chdir(ref.directory):
             agent = load_agent(ref.agent, self._project, Overrides())
         await self._runtime.register(agent)
+
+    def _blamed(self, schedule: str, error: PerdureError) -> None:
+        self._trouble(f"schedule {schedule}", error)
 
     def _ref(self, schedule: Schedule) -> Ref:
         known = self._places.ref(ref_name(schedule.name))
