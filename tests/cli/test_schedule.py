@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +144,32 @@ def test_an_agent_that_is_gone_is_told_and_stops_nobody_else(shell: Shell) -> No
     assert fire(shell) == {"schedule aaa": "E-AGENT-UNKNOWN"}
     ((row,),) = shell.perdure("ls", "--json").lines
     assert row["id"] == FIRED
+
+
+def until_fired(shell: Shell, *, kill: bool) -> list[Any]:
+    """Let `perdure work` run until a run is over; return what it said."""
+    lines: list[Any] = []
+    with subprocess.Popen(
+        shell.words("work", "--json"), cwd=shell.folder, env=shell.environ,
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(json.loads(line))
+            if lines[-1].get("event", {}).get("payload", {}).get("type") == "turn.ended":
+                process.send_signal(signal.SIGKILL if kill else signal.SIGINT)
+    assert process.returncode == (-signal.SIGKILL if kill else 0)
+    return lines
+
+
+def test_perdure_work_fires_and_starting_it_again_fires_nothing_twice(shell: Shell) -> None:
+    shell.agent("Summed up.", "And again.")
+    add(shell, "early", *PAST, "--tz", "Europe/Berlin")
+    lines = until_fired(shell, kill=True)
+    assert {line["session"] for line in lines} == {"", FIRED}
+    add(shell, "later", *PAST)
+    lines = until_fired(shell, kill=False)
+    assert FIRED not in {line["session"] for line in lines}
+    ((one, two),) = shell.perdure("ls", "--json").lines
+    assert {one["id"], two["id"]} == {FIRED, "later-20260101T090000Z"}
+    assert (one["turns"], two["turns"]) == (1, 1)
