@@ -1,7 +1,7 @@
 """Events as a person follows them: one line for each thing that was done.
 
-The number in front is where the thing begins in the journal: `perdure show ID:NUMBER`. The same
-printer serves a running session and a finished one; only that a running one shows text as it comes.
+The number in front is its place in the journal: `perdure show ID:NUMBER`. A running session and a
+finished one look the same, but for text that is shown as it comes.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ import msgspec
 from perdure.cli.again import held_up, of_model, of_tool, open_question
 from perdure.cli.compact import in_words
 from perdure.cli.flow import Flow
-from perdure.cli.naps import waits_for
+from perdure.cli.lines import line_of
 from perdure.cli.screen import Screen
 from perdure.cli.text import arguments, clean, clip, duration, one_line, pad, plural, width_of, wrap
 from perdure.core import events as e
@@ -256,18 +256,14 @@ class Printer:
 
     def _timer_set(self, event: Event, p: e.TimerSet) -> None:
         self._started[p.call_id] = event
-        call = f"{self._tool(p.call_id)}({self._arguments(p.call_id)})"
-        self._line(event.seq, "tool", one_line(f"{call}  {waits_for(p)}"))
-
-    def _signal(self, event: Event, p: e.SignalReceived) -> None:
-        self._line(event.seq, "event", one_line(f"{p.name!r}: {p.text}"), "cyan")
+        self.fresh_line()
+        self.screen.line(f"{self._call_head(event.seq, p.call_id, '')}  {line_of(p)[1]}")
 
     def _recovered(self, event: Event, p: e.SessionRecovered) -> None:
-        before = event.seq - 1
         again = f", {p.attempt} in a row" if p.attempt > 1 else ""
         self.note(
             "↻", f"taken over from a worker that died{again}",
-            f"events 1–{before} come from the journal; nothing of it is done again", "yellow",
+            f"events 1–{event.seq - 1} come from the journal; none is done again", "yellow",
         )  # fmt: skip
 
     def _restored(self, event: Event, p: e.EnvironmentRestored) -> None:
@@ -279,14 +275,8 @@ class Printer:
             kept = one_line(", ".join(p.kept[:4]))
             self.note("!", f"left alone, because somebody else changed them: {kept}", "", "yellow")
 
-    def _forked(self, event: Event, p: e.SessionForked) -> None:
-        by = f" by {p.by}" if p.by else ""
-        other = f", goes on with {p.agent.name} on {p.agent.model}" if p.agent else ""
-        self._line(event.seq, "fork", one_line(f"of {p.origin} at event {p.at}{by}{other}"))
-
-    def _rewound(self, event: Event, p: e.SessionRewound) -> None:
-        by = f" by {p.by}" if p.by else ""
-        self._line(event.seq, "rewind", one_line(f"back to event {p.to}{by}"), "yellow")
+    def _told(self, event: Event, p: Any) -> None:
+        self._line(event.seq, *line_of(p))
 
     def _context(self, event: Event, p: Any) -> None:
         what, beside = in_words(p)
@@ -381,13 +371,13 @@ class Printer:
         e.ActionResolved: _action_resolved,
         e.SessionRecovered: _recovered,
         e.TimerSet: _timer_set,
-        e.SignalReceived: _signal,
+        e.SignalReceived: _told,
         e.EnvironmentRestored: _restored,
         e.ContextCompacted: _context,
         e.ContextCompactAsked: _context,
         e.ContextRepaired: _context,
-        e.SessionForked: _forked,
-        e.SessionRewound: _rewound,
+        e.SessionForked: _told,
+        e.SessionRewound: _told,
         e.EnvironmentLost: _failure,
         e.NoteRecorded: _noted,
         e.SessionParked: _failure,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -85,6 +85,46 @@ async def _stuck_below(store: Store, state: State) -> str:
         if below.seq == 0 or not await stuck(store, below):
             return ""
     return "waiting"
+
+
+class Asleep(NamedTuple):
+    """That a session sleeps: until when (None: no time will wake it), and which events would
+    wake it.
+    """
+
+    until_us: int | None
+    events: tuple[str, ...]
+
+
+async def asleep(store: Store, state: State) -> Asleep | None:
+    """Return until when nothing is due in a session and its subagents; None where something is,
+    or where a person is waited for.
+    """
+    match next_step(state):
+        case due.Sleep(timers=timers, until_us=until_us):
+            return Asleep(until_us, tuple(t.signal for t in timers if t.signal))
+        case due.RecoverTools():
+            return await _asleep_below(store, state)
+        case _:
+            return None
+
+
+async def _asleep_below(store: Store, state: State) -> Asleep | None:
+    errands = open_errands(state)
+    names = {call.call.id for call in errands}
+    busy = [c for c in state.open_calls if c.call.id not in names and c.phase is not Phase.SLEEPING]
+    if not errands or busy:
+        return None
+    times = [timer.due_us for timer in state.timers.values()]
+    events = [timer.signal for timer in state.timers.values() if timer.signal]
+    for call in errands:
+        below, _, _ = await load(store, child_name(state.id, call.call.id))
+        under = await asleep(store, below) if below.seq else None
+        if under is None:
+            return None
+        times.append(under.until_us)
+        events.extend(under.events)
+    return Asleep(min((t for t in times if t is not None), default=None), tuple(events))
 
 
 def tree_of(rows: Iterable[SessionRow], root: str) -> list[SessionRow]:

@@ -49,18 +49,21 @@ class _Tried(NamedTuple):
 
 Look = Callable[[SessionRow], Awaitable[object]]
 Tell = Callable[[str], Any]
+Refuse = Callable[[str, PerdureError], Any]
 
 
 class Waker:
     """Wakes the sessions of one store that are due, as far as their code is loaded here.
 
     `look` is called with the row of a session on top before its code is asked for: it may load
-    it. `told` is called with each session that is woken.
+    it. `told` is called with each session that is woken, `refused` with each that cannot be
+    woken here and why, whenever it was tried.
     """
 
     def __init__(self, host: Host) -> None:
         self.look: Look | None = None
         self.told: Tell | None = None
+        self.refused: Refuse | None = None
         self._host = host
         self._tried: dict[str, _Tried] = {}
         self._held: dict[str, Held] = {}
@@ -133,8 +136,11 @@ class Waker:
                 await self.look(top)
             state, _, _ = await load(self._host.kit.store, top.id)
             await self._host.tools_of(state.spec)
-        except PerdureError:
-            return False  # its code is elsewhere, or is another one now: not ours to do
+        except PerdureError as error:
+            # Its code is elsewhere, or is another one now: not ours to do.
+            if self.refused is not None:
+                self.refused(top.id, error)
+            return False
         return True
 
     async def _sleeps(self, name: str) -> bool:
