@@ -109,7 +109,7 @@ def test_what_went_wrong_with_the_dead_is_not_told_when_garbage_is_collected() -
     async def main(loop: SimLoop) -> None:
         dead = Owner("dead")
         loop.start(dead, fail_at_the_end())
-        await asyncio.sleep(1)
+        await asyncio.sleep(0)
         dead.alive = False
 
     def live() -> None:
