@@ -100,16 +100,17 @@ def test_what_went_wrong_with_the_dead_is_not_told_when_garbage_is_collected() -
     """A report at such a moment disturbs whoever is at work then, and says nothing of use."""
     told: list[object] = []
 
-    async def fail_at_the_end() -> None:
+    async def fail_at_the_end(begun: asyncio.Event) -> None:
         try:
+            begun.set()
             await asyncio.get_running_loop().create_future()
         finally:
             raise LookupError("nobody is there any more")
 
     async def main(loop: SimLoop) -> None:
-        dead = Owner("dead")
-        loop.start(dead, fail_at_the_end())
-        await asyncio.sleep(0)
+        dead, begun = Owner("dead"), asyncio.Event()
+        loop.start(dead, fail_at_the_end(begun))
+        await begun.wait()
         dead.alive = False
 
     def live() -> None:
