@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from perdure.replaying import replay_session, replay_session_with
     from perdure.tools.client import ask_user, client_tool, form
     from perdure.tools.python import tool
+    from perdure.tools.waiting import sleep, wait_for
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _HOMES = (
     ("perdure.replaying", ("replay_session", "replay_session_with")),
     ("perdure.tools.client", ("ask_user", "client_tool", "form")),
     ("perdure.tools.python", ("tool",)),
+    ("perdure.tools.waiting", ("sleep", "wait_for")),
 )
 
 __all__ = [
@@ -70,8 +72,10 @@ __all__ = [
     "form",
     "replay_session",
     "replay_session_with",
+    "sleep",
     "subagent",
     "tool",
+    "wait_for",
 ]
 
 

@@ -1,132 +1,42 @@
 """Sessions that sleep: woken in time, by whichever process is there, once, and never forgotten."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from perdure.core import events as e
 from perdure.core.agent import Rule, Verdict
-from perdure.core.content import ResultItem
-from perdure.core.errors import Conflict, InvalidRequest
-from perdure.core.events import Event
-from perdure.core.state import State
 from perdure.core.step import status
 from perdure.engine.agent import Agent
 from perdure.engine.export import export_session, import_session
-from perdure.engine.journal import events_of
 from perdure.engine.kit import Bounds, Kit
 from perdure.engine.replay import replay
 from perdure.engine.runtime import Engine
 from perdure.engine.session import Session
 from perdure.stores.memory import MemoryDisk, MemoryStore
 from perdure.testing.clocks import FakeClock, SeededIds
-from perdure.tools.python import tool
 from perdure.tools.waiting import sleep, wait_for
+from tests.engine.inn import (
+    NAP,
+    QUICK,
+    a_moment,
+    asleep,
+    at_rest,
+    inn,
+    journal,
+    look,
+    payloads,
+    send,
+    sleeper,
+    still_asleep,
+    told,
+    until,
+    until_let_go,
+)
 from tests.trees.family import Cast, born, lead_of, part, says, tasks, uses
 
 DAY_S = 24 * 3600.0
-QUICK = Bounds(idle_s=0.02, poll_s=0.01, recoveries=1000)
-_LOOKS = 2000
-NAP = (uses("sleep", seconds=3600), says("Rested."))
-
-
-@tool(effect="read")
-def look(thing: str) -> str:
-    """Look at something."""
-    return f"{thing} is there"
-
-
-def sleeper(**more: Any) -> Agent:
-    return Agent("sleeper", "scripted:sleeper", tools=[sleep, wait_for, look], **more)
-
-
-@asynccontextmanager
-async def inn(
-    disk: MemoryDisk,
-    clock: FakeClock,
-    replies: Sequence[Mapping[str, Any]] = NAP,
-    *,
-    agent: Agent | None = None,
-    parts: Mapping[str, Any] | None = None,
-    store: MemoryStore | None = None,
-    **more: Any,
-) -> AsyncIterator[Engine]:
-    """Run an engine that has the agent's code, and no session in its hands."""
-    kit = Kit(
-        store or MemoryStore(disk),
-        clock,
-        SeededIds(len(disk.journals)),
-        Cast(parts or {"sleeper": part(*replies)}),
-        **({"bounds": QUICK} | more),
-    )
-    async with Engine(kit) as engine:
-        if agent is not None or parts is None:
-            await engine.register(agent or sleeper())
-        yield engine
-
-
-async def asleep(engine: Engine, name: str = "s", agent: Agent | None = None) -> Session:
-    """Send a session to sleep, and wait until this process has let it go."""
-    session = await engine.session(name, agent or sleeper())
-    sending = asyncio.ensure_future(_send(session))
-    await until(session, lambda s: status(s) == "sleeping")
-    await until_let_go(engine, name)
-    sending.cancel()
-    return session
-
-
-async def _send(session: Session) -> State:
-    return await session.send("go", key="the one message")
-
-
-async def a_moment() -> None:
-    """Let the engines do something."""
-    await MemoryStore(MemoryDisk()).changed(0.01)
-
-
-async def until(session: Session, holds: Any) -> State:
-    """Wait until something holds of the session's state."""
-    for _ in range(_LOOKS):
-        state = await session.state()
-        if holds(state):
-            return state
-        await a_moment()
-    raise AssertionError(f"it never came to that: {status(state)}")
-
-
-async def until_let_go(engine: Engine, name: str) -> None:
-    for _ in range(_LOOKS):
-        if not engine.drives(name):
-            return
-        await a_moment()
-    raise AssertionError(f"{name} is held for ever")
-
-
-async def at_rest(session: Session) -> State:
-    return await until(session, lambda s: status(s) == "idle")
-
-
-async def journal(store: MemoryStore, name: str = "s") -> list[Event]:
-    return [event async for event, _ in events_of(store, name)]
-
-
-async def told(session: Session) -> list[str]:
-    """What the model reads of its calls."""
-    return [item.text for item in await session.context() if isinstance(item, ResultItem)]
-
-
-def payloads(events: Sequence[Event], kind: type) -> list[Any]:
-    return [event.payload for event in events if isinstance(event.payload, kind)]
-
-
-async def still_asleep(session: Session, looks: int = 8) -> None:
-    """Look for a while whether it goes on sleeping."""
-    for _ in range(looks):
-        assert status(await session.state()) == "sleeping"
-        await a_moment()
 
 
 async def test_a_session_sleeps_is_let_go_and_woken() -> None:
@@ -150,7 +60,7 @@ async def test_the_sender_waits_until_the_turn_is_over() -> None:
     disk, clock = MemoryDisk(), FakeClock()
     async with inn(disk, clock) as engine:
         session = await engine.session("s", sleeper())
-        sending = asyncio.ensure_future(_send(session))
+        sending = asyncio.ensure_future(send(session))
         await until(session, lambda s: status(s) == "sleeping")
         await until_let_go(engine, "s")
         assert not sending.done()
@@ -178,7 +88,7 @@ async def test_a_killed_process_loses_no_timer_and_two_survivors_fire_it_once() 
     bounds = Bounds(idle_s=60.0, poll_s=0.01)  # it is still held when its process dies
     async with inn(disk, clock, store=store, bounds=bounds) as engine:
         session = await engine.session("s", sleeper())
-        sending = asyncio.ensure_future(_send(session))
+        sending = asyncio.ensure_future(send(session))
         await until(session, lambda s: status(s) == "sleeping")
         sending.cancel()
         store.kill()
@@ -196,7 +106,7 @@ async def test_a_short_sleep_is_waited_for_in_memory() -> None:
     disk, clock = MemoryDisk(), FakeClock()
     async with inn(disk, clock, bounds=Bounds(idle_s=5000.0, poll_s=0.01)) as engine:
         session = await engine.session("s", sleeper())
-        sending = asyncio.ensure_future(_send(session))
+        sending = asyncio.ensure_future(send(session))
         await until(session, lambda s: status(s) == "sleeping")
         await still_asleep(session)
         assert engine.drives("s")
@@ -208,7 +118,7 @@ async def test_no_time_is_over_at_once(seconds: int) -> None:
     disk, clock = MemoryDisk(), FakeClock()
     async with inn(disk, clock, (uses("sleep", seconds=seconds), says("Up."))) as engine:
         session = await engine.session("s", sleeper())
-        assert (await _send(session)).last_status == "completed"
+        assert (await send(session)).last_status == "completed"
     assert len(payloads(await journal(MemoryStore(disk)), e.TimerFired)) == 1
 
 
@@ -248,7 +158,7 @@ async def test_wrong_arguments_are_told_to_the_model(
     call = {"call": [{"tool": name, "arguments": arguments}]}
     async with inn(disk, clock, (call, says("I see."))) as engine:
         session = await engine.session("s", sleeper())
-        assert (await _send(session)).last_status == "completed"
+        assert (await send(session)).last_status == "completed"
         (text,) = await told(session)
     assert text.startswith("E-TOOL-ARGUMENTS") and why in text, text
     events = await journal(MemoryStore(disk))
@@ -278,86 +188,6 @@ async def test_other_calls_run_meanwhile_and_the_model_reads_all() -> None:
     assert (await replay(await journal(MemoryStore(disk)))).identical
 
 
-WAIT = (uses("wait_for", event="paid"), says("Thanks."))
-
-
-async def test_a_signal_wakes_the_call_that_waits_for_it() -> None:
-    disk, clock = MemoryDisk(), FakeClock()
-    async with inn(disk, clock, WAIT) as engine:
-        session = await asleep(engine)
-        assert await session.signal("shipped", "no, thanks")
-        assert await session.signal("paid", {"eur": 5}, key="k1", by="bank")
-        assert not await session.signal("paid", {"eur": 5}, key="k1", by="bank")
-        with pytest.raises(Conflict, match="E-KEY-REUSED"):
-            await session.signal("paid", {"eur": 6}, key="k1", by="bank")
-        state = await at_rest(session)
-        assert await told(session) == ['{"eur":5}']
-        assert [s.name for s in state.signals] == ["shipped"], "what nobody wanted is kept"
-    events = await journal(MemoryStore(disk))
-    assert [p.key for p in payloads(events, e.SignalReceived) if p.name == "paid"] == ["k1"]
-    report = await replay(events)
-    assert report.identical, report
-
-
-async def test_a_signal_that_came_before_anybody_waited() -> None:
-    replies = (says("Hello."), *WAIT, uses("wait_for", event="paid", timeout_s=60), says("Well."))
-    disk, clock = MemoryDisk(), FakeClock()
-    async with inn(disk, clock, replies) as engine:
-        session = await engine.session("s", sleeper())
-        await session.send("hello")
-        await session.signal("paid", "early")
-        await session.send("wait for the money")
-        assert await told(session) == ["early"]
-        sending = asyncio.ensure_future(_send(session))  # the same signal is not there twice
-        await until(session, lambda s: status(s) == "sleeping")
-        clock.advance(60)
-        async with asyncio.timeout(10):
-            await sending
-        assert await told(session) == ["early", "No 'paid' came in time."]
-    report = await replay(await journal(MemoryStore(disk)))
-    assert report.identical, report
-
-
-@pytest.mark.parametrize("clerk", [True, False])
-async def test_a_signal_from_a_process_without_the_code(clerk: bool) -> None:
-    disk, clock = MemoryDisk(), FakeClock()
-    replies = (*WAIT[:1], uses("look", thing="the till"), says("Thanks."))
-    async with inn(disk, clock, replies) as engine:
-        session = await asleep(engine)
-        models = Cast({"sleeper": part(*replies)})
-        kit = Kit(MemoryStore(disk), clock, SeededIds(9), models, bounds=QUICK, clerk=clerk)
-        async with Engine(kit) as foreign:
-            assert await Session(foreign, "s").signal("paid", "cash")
-            await at_rest(session)  # whoever took the letter left the rest to us
-        assert await told(session) == ["cash", "the till is there"]
-
-
-async def test_signals_survive_every_state_but_closed() -> None:
-    disk, clock = MemoryDisk(), FakeClock()
-    async with inn(disk, clock, (says("Hello."), *WAIT)) as engine:
-        session = await engine.session("s", sleeper())
-        await session.send("hello")
-        await session.pause()
-        await session.signal("paid", "while paused")
-        await until(session, lambda s: s.signals)
-        await session.send("wait")
-        assert await told(session) == ["while paused"]
-        await session.close()
-        with pytest.raises(Conflict, match="E-SESSION-CLOSED"):
-            await session.signal("paid")
-
-
-@pytest.mark.parametrize(("name", "data"), [("", ""), ("x" * 201, ""), ("a", "x" * 300_000)])
-async def test_signals_that_are_refused(name: str, data: str) -> None:
-    disk, clock = MemoryDisk(), FakeClock()
-    async with inn(disk, clock) as engine:
-        session = await engine.session("s", sleeper())
-        with pytest.raises(InvalidRequest, match="E-SIGNAL"):
-            await session.signal(name, data)
-        with pytest.raises(InvalidRequest, match="E-SIGNAL"):
-            await session.signal("a", object())
-
-
 async def test_an_interrupt_ends_a_sleep_and_a_pause_keeps_it() -> None:
     disk, clock = MemoryDisk(), FakeClock()
     async with inn(disk, clock) as engine:
@@ -384,7 +214,7 @@ async def test_rules_hold_for_sleeping_too(verdict: Verdict) -> None:
     disk, clock = MemoryDisk(), FakeClock()
     async with inn(disk, clock, agent=agent) as engine:
         session = await engine.session("s", agent)
-        state = await _send(session)
+        state = await send(session)
         if verdict is Verdict.ASK:
             assert status(state) == "waiting" and not state.timers
             await session.allow(next(iter(state.actions)), by="ann")
@@ -454,7 +284,7 @@ async def test_an_engine_that_wakes_nobody_waits_itself() -> None:
     disk, clock = MemoryDisk(), FakeClock()
     async with inn(disk, clock, wakes=False) as engine:
         session = await engine.session("s", sleeper())
-        sending = asyncio.ensure_future(_send(session))
+        sending = asyncio.ensure_future(send(session))
         await until(session, lambda s: status(s) == "sleeping")
         await still_asleep(session)
         assert engine.drives("s"), "nobody else would wake it"
@@ -484,7 +314,7 @@ async def test_a_subagent_that_sleeps_is_woken_with_its_root(restart: bool) -> N
     lead = lead_of(HELPER)
     async with inn(disk, clock, agent=lead, parts=FAMILY) as engine:
         root = await engine.session("s", lead)
-        sending = asyncio.ensure_future(_send(root))
+        sending = asyncio.ensure_future(send(root))
         child = await born(engine, "s.t1.1")
         await until(child, lambda s: status(s) == "sleeping")
         await until_let_go(engine, child.id)
