@@ -202,3 +202,22 @@ def test_an_engine_that_shops_for_a_model_that_reads_more_is_caught(
     with pytest.raises(AssertionError):
         test_what_is_the_transcripts_own_fault_does_not_go_from_model_to_model("context_overflow")
     assert "E-CONTEXT-OVERFLOW" not in remedies.FALLS_BACK
+
+
+def test_what_one_model_counted_is_no_bound_for_another() -> None:
+    async def scene(stage: Stage) -> None:
+        usage = Usage(input_tokens=7, output_tokens=3)
+        plain = Reply(text="x", usage=usage)
+        stage.plays(plain, Reply(text="y", usage=usage, error=Failure("auth", times=1)), plain)
+        stage.agent = agent("b:small")
+        process = await stage.start()
+        await stage.say(process, "one")
+        await stage.still()
+        await stage.say(process, "two", key="k2")
+        await stage.until(lambda s: s.turns == 2 and s.turn is None)
+
+    stage = play(scene)
+    bounds = [p.reserved_tokens - p.max_output_tokens for p in stage.payloads(e.ModelRequested)]
+    assert [model for model, _ in called(stage)] == ["a:big", "a:big", "b:small"]
+    assert bounds[1] < 200 < bounds[2], "bytes, where nobody has counted"
+    identical(stage)
