@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         EnvironmentSpec,
         Limits,
         RetryPolicy,
+        RetryPolicy as Retry,
         Rule,
         Verdict,
     )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from perdure.replaying import replay_session, replay_session_with
     from perdure.tools.client import ask_user, client_tool, form
     from perdure.tools.python import tool
+    from perdure.tools.waiting import sleep, wait_for
 
 __version__ = "0.1.0"
 
@@ -45,6 +47,7 @@ _HOMES = (
     ("perdure.replaying", ("replay_session", "replay_session_with")),
     ("perdure.tools.client", ("ask_user", "client_tool", "form")),
     ("perdure.tools.python", ("tool",)),
+    ("perdure.tools.waiting", ("sleep", "wait_for")),
 )
 
 __all__ = [
@@ -56,6 +59,7 @@ __all__ = [
     "Live",
     "OutcomeUnknown",
     "PerdureError",
+    "Retry",
     "RetryPolicy",
     "Rule",
     "Runtime",
@@ -68,12 +72,16 @@ __all__ = [
     "form",
     "replay_session",
     "replay_session_with",
+    "sleep",
     "subagent",
     "tool",
+    "wait_for",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Retry":  # the short name, for `@tool(retry=Retry(...))`
+        name = "RetryPolicy"
     for home, names in _HOMES:
         if name in names:
             return getattr(import_module(home), name)

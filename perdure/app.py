@@ -9,14 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 from perdure.core.budget import Price
+from perdure.core.content import as_content
 from perdure.core.errors import InvalidRequest
+from perdure.core.grants import Grant
+from perdure.core.schedules import Schedule
 from perdure.engine.agent import Agent
+from perdure.engine.calendar import Terms, plan
 from perdure.engine.kit import Bounds, Kit
 from perdure.engine.runtime import Engine
-from perdure.engine.session import Session
+from perdure.engine.schedules import Past
+from perdure.engine.session import Input, Session
 from perdure.ports.model import ModelOptions, Models
 from perdure.ports.sandbox import Environments
 from perdure.ports.store import SessionRow, Store
@@ -30,7 +35,9 @@ class Options:
     `work_root` is where copied workspaces and snapshots lie (default: beside the store).
     `allow_unsandboxed` admits the environment `process`, which isolates nothing. A `clerk` takes
     letters and decisions into journals that nobody owns, but works on no session. `schedules`:
-    fire, while the runtime is open, what is due of the agents registered in it.
+    fire, while the runtime is open, what is due of the agents registered in it. `wakes`: go on,
+    while it is open, with sessions of such agents that slept, or wait, until a moment that has
+    come.
     """
 
     models: Models | None = None
@@ -42,6 +49,7 @@ class Options:
     allow_unsandboxed: bool = False
     clerk: bool = False
     schedules: bool = False
+    wakes: bool = True
 
 
 class Runtime:
@@ -114,6 +122,63 @@ class Runtime:
         """Return all sessions, last updated first."""
         return await (await self.engine()).sessions()
 
+    async def rules(self) -> list[Grant]:
+        """Return the rules in force: what people allowed beyond one session. See
+        `Session.allow`.
+        """
+        return await (await self.engine()).rules()
+
+    async def revoke_rule(self, name: str, *, by: str = "") -> None:
+        """Take a rule out of force, in all processes at once. Raises `NotFound`
+        (E-GRANT-UNKNOWN).
+        """
+        await (await self.engine()).revoke_rule(name, by=by)
+
+    async def schedule(
+        self,
+        name: str,
+        agent: Agent,
+        prompt: Input,
+        *,
+        workspace: str | Path = "",
+        **terms: Unpack[Terms],
+    ) -> Schedule:
+        """Let an agent run by itself: `cron="0 3 * * *"`, or once, `at=datetime(…)`; see `Terms`.
+
+        It fires in whichever process has this agent registered and fires schedules:
+        `Options(schedules=True)`, or `perdure work`. `workspace` is what each new session begins
+        with a copy of. Said again in the same words, it changes nothing. Raises `InvalidRequest`,
+        `Conflict` (E-SCHEDULE-EXISTS).
+        """
+        engine = await self.engine()
+        await engine.register(agent)
+        made = plan(name, agent.name, as_content(prompt), _absolute(workspace), terms)
+        return await engine.schedules.add(made)
+
+    async def schedules(self) -> list[Schedule]:
+        """Return all schedules, by name."""
+        return await (await self.engine()).schedules.all()
+
+    async def schedule_runs(self, name: str) -> list[Past]:
+        """Return a schedule's last runs with their sessions, newest first. Raises `NotFound`."""
+        return await (await self.engine()).schedules.history(name)
+
+    async def pause_schedule(self, name: str) -> Schedule:
+        """Let a schedule fire no more until it is resumed. Raises `NotFound`."""
+        return await (await self.engine()).schedules.pause(name)
+
+    async def resume_schedule(self, name: str) -> Schedule:
+        """Let a schedule go on with its next fire time after now. Raises `NotFound`."""
+        return await (await self.engine()).schedules.resume(name)
+
+    async def remove_schedule(self, name: str) -> None:
+        """Forget a schedule; the sessions that it made stay. Raises `NotFound`."""
+        await (await self.engine()).schedules.remove(name)
+
+    async def run_schedule_now(self, name: str) -> str:
+        """Run a schedule once outside its plan; return the session. Raises `NotFound`."""
+        return await (await self.engine()).schedules.run_now(name)
+
     async def _open_kit(self) -> Kit:
         from perdure.tools.workspace import workspace_tools
 
@@ -132,6 +197,7 @@ class Runtime:
             bounds=options.bounds,
             clerk=options.clerk,
             schedules=options.schedules,
+            wakes=options.wakes,
         )
 
 

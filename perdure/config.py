@@ -17,11 +17,13 @@ from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from perdure.core.agent import Compaction, Limits, RetryPolicy, Rule
+from perdure.core.agent import Compaction, Limits, OnError, RetryPolicy, Rule
 from perdure.core.budget import Price
 from perdure.core.errors import InvalidRequest
 from perdure.core.secrets import Secret
 from perdure.doors.settings import ServerSettings
+from perdure.engine.breaker import BreakerRules
+from perdure.engine.kit import Bounds
 from perdure.ports.model import ModelOptions
 
 FILE_NAME: Final = "perdure.toml"
@@ -45,6 +47,8 @@ class McpConfig(Struct, frozen=True, forbid_unknown_fields=True):
     effects: dict[str, str] = {}
     allow: tuple[str, ...] | None = None
     timeout_s: float = 300.0
+    retry: RetryPolicy | None = None
+    on_error: OnError = "model"
 
 
 class EnvironmentConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +75,8 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     permissions: tuple[Rule, ...] = ()
     limits: Limits | None = None
     retry: RetryPolicy | None = None
+    tool_retry: RetryPolicy | None = None
+    fallbacks: tuple[str, ...] = ()
     mcp: dict[str, McpConfig] = {}
     environment: EnvironmentConfig | None = None
     max_output_tokens: int = 8192
@@ -85,6 +91,15 @@ class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     api_key_env: str = ""
     connect_s: float = 15.0
     silence_s: float = 600.0
+
+
+class BreakerConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a provider that fails is left alone, and for how long. Times in seconds."""
+
+    failures: int = 5
+    window_s: float = 60.0
+    cool_s: float = 30.0
+    cool_cap_s: float = 300.0
 
 
 class PriceConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +122,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     models: dict[str, ModelConfig] = {}
     prices: dict[str, PriceConfig] = {}
     server: ServerSettings = ServerSettings()
+    breaker: BreakerConfig = BreakerConfig()
 
 
 @dataclass(frozen=True)
@@ -138,6 +154,11 @@ class Project:
         found = self.settings.prices.items()
         free = {"scripted:*": Price(0.0, 0.0)}  # a script is no provider: it costs nothing
         return free | {name: Price(p.input, p.output, p.cached) for name, p in found}
+
+    @property
+    def bounds(self) -> Bounds:
+        """The engine's own limits, as far as the project says so."""
+        return Bounds(breaker=BreakerRules(**msgspec.structs.asdict(self.settings.breaker)))
 
     @property
     def model_options(self) -> dict[str, ModelOptions]:

@@ -8,14 +8,19 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from perdure.app import Options, Runtime as AsyncRuntime
 from perdure.core.content import ContextItem
 from perdure.core.events import Event
+from perdure.core.grants import Grant
+from perdure.core.schedules import Schedule
 from perdure.core.state import State
 from perdure.engine.agent import Agent
+from perdure.engine.calendar import Terms
+from perdure.engine.grants import Scope
 from perdure.engine.hub import Live
+from perdure.engine.schedules import Past
 from perdure.engine.session import Input, Session as AsyncSession
 from perdure.ports.store import SessionRow
 
@@ -75,6 +80,51 @@ class Runtime:
         """See `perdure.Runtime.sessions`."""
         return self.run(self._runtime.sessions())
 
+    def schedule(
+        self,
+        name: str,
+        agent: Agent,
+        prompt: Input,
+        *,
+        workspace: str | Path = "",
+        **terms: Unpack[Terms],
+    ) -> Schedule:
+        """See `perdure.Runtime.schedule`."""
+        work = self._runtime.schedule(name, agent, prompt, workspace=workspace, **terms)
+        return self.run(work)
+
+    def schedules(self) -> list[Schedule]:
+        """See `perdure.Runtime.schedules`."""
+        return self.run(self._runtime.schedules())
+
+    def schedule_runs(self, name: str) -> list[Past]:
+        """See `perdure.Runtime.schedule_runs`."""
+        return self.run(self._runtime.schedule_runs(name))
+
+    def pause_schedule(self, name: str) -> Schedule:
+        """See `perdure.Runtime.pause_schedule`."""
+        return self.run(self._runtime.pause_schedule(name))
+
+    def resume_schedule(self, name: str) -> Schedule:
+        """See `perdure.Runtime.resume_schedule`."""
+        return self.run(self._runtime.resume_schedule(name))
+
+    def remove_schedule(self, name: str) -> None:
+        """See `perdure.Runtime.remove_schedule`."""
+        self.run(self._runtime.remove_schedule(name))
+
+    def run_schedule_now(self, name: str) -> str:
+        """See `perdure.Runtime.run_schedule_now`."""
+        return self.run(self._runtime.run_schedule_now(name))
+
+    def rules(self) -> list[Grant]:
+        """See `perdure.Runtime.rules`."""
+        return self.run(self._runtime.rules())
+
+    def revoke_rule(self, name: str, *, by: str = "") -> None:
+        """See `perdure.Runtime.revoke_rule`."""
+        self.run(self._runtime.revoke_rule(name, by=by))
+
 
 class Session:
     """`perdure.Session` without `await`; `.session` is the asynchronous one."""
@@ -96,13 +146,43 @@ class Session:
         """Yield what happens, from event `after` on, until the session rests or waits."""
         return self._iterate(self.session.watch(after))
 
-    def allow(self, action_id: str, *, by: str, arguments: str | None = None) -> Event:
+    def allow(
+        self,
+        action_id: str,
+        *,
+        by: str,
+        seen: str = "",
+        arguments: str | None = None,
+        scope: Scope = "once",
+        when: str = "",
+        until_us: int | None = None,
+    ) -> Event:
         """See `perdure.Session.allow`."""
-        return self._runtime.run(self.session.allow(action_id, by=by, arguments=arguments))
+        work = self.session.allow(
+            action_id, by=by, seen=seen, arguments=arguments, scope=scope, when=when,
+            until_us=until_us,
+        )  # fmt: skip
+        return self._runtime.run(work)
+
+    def revoke(self, name: str, *, by: str = "") -> Event:
+        """See `perdure.Session.revoke`."""
+        return self._runtime.run(self.session.revoke(name, by=by))
 
     def deny(self, action_id: str, *, by: str, reason: str = "") -> Event:
         """See `perdure.Session.deny`."""
         return self._runtime.run(self.session.deny(action_id, by=by, reason=reason))
+
+    def answer(self, call_id: str, result: object, *, failed: bool = False, by: str = "") -> Event:
+        """See `perdure.Session.answer`."""
+        return self._runtime.run(self.session.answer(call_id, result, failed=failed, by=by))
+
+    def signal(self, name: str, data: object = "", *, key: str = "", by: str = "") -> bool:
+        """See `perdure.Session.signal`."""
+        return self._runtime.run(self.session.signal(name, data, key=key, by=by))
+
+    def close(self, *, by: str = "") -> Event:
+        """See `perdure.Session.close`: the session's end, not the runtime's."""
+        return self._runtime.run(self.session.close(by=by))
 
     def state(self) -> State:
         """See `perdure.Session.state`."""

@@ -4,6 +4,12 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The first test on a fresh checkout pays for reading all our modules: Hypothesis looks there for
+# constants. Slowness of that kind says nothing about a test.
+settings.register_profile("perdure", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("perdure")
 
 
 @pytest.hookimpl(wrapper=True)

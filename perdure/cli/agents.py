@@ -42,7 +42,8 @@ def load_agent(ref: str, project: Project, overrides: Overrides) -> Agent:
     """
     agent, folder = _load(ref, project)
     agent = _overridden(agent, overrides)
-    return replace(agent, model=_findable(agent.model, folder))
+    names = [_findable(name, folder) for name in (agent.model, *agent.fallbacks)]
+    return replace(agent, model=names[0], fallbacks=names[1:])
 
 
 def _load(ref: str, project: Project) -> tuple[Agent, Path]:
@@ -173,6 +174,8 @@ def _from_config(config: AgentConfig, name: str, folder: Path, project: Project)
         max_output_tokens=config.max_output_tokens,
         approval_expires_s=config.approval_expires_s,
         compaction=config.compaction or Compaction(),
+        tool_retry=config.tool_retry,
+        fallbacks=config.fallbacks,
     )
 
 
@@ -226,6 +229,8 @@ def _servers(servers: Mapping[str, McpConfig], project: Project) -> Sequence[Any
             allow=each.allow,
             pins=pins,
             timeout_s=each.timeout_s,
+            retry=each.retry,
+            on_error=each.on_error,
         )
         for name, each in servers.items()
     ]

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from perdure.cli.asked import asked_in
 from perdure.cli.asking import question
 from perdure.cli.background import drive
 from perdure.cli.filling import fields_of, options_of, read, value_wanted
@@ -13,7 +14,6 @@ from perdure.cli.opened import Opened, opened
 from perdure.cli.screen import Screen
 from perdure.cli.text import clip, duration, one_line, plural, wrap
 from perdure.cli.wire import Asked, plain
-from perdure.cli.worker import asked_in
 from perdure.core.errors import InvalidRequest, NotFound, PerdureError
 from perdure.core.events import Event
 from perdure.core.state import State

@@ -165,7 +165,7 @@ def stop(
 
 
 @app.command(cls=Verb, rich_help_panel=WORK)
-def approve(
+def approve(  # noqa: PLR0913, PLR0917 - each is an option
     ids: Annotated[
         list[str] | None,
         typer.Argument(metavar="[ID…]", help="Sessions, or one action as ID:ACTION."),
@@ -178,6 +178,25 @@ def approve(
     edit: Annotated[
         str, typer.Option("--edit", metavar="JSON", help="Let it run with these arguments.")
     ] = "",
+    scope: Annotated[
+        str,
+        typer.Option(
+            "--for", metavar="once|session|rule", help="With --allow: calls like it, too."
+        ),
+    ] = "",
+    when: Annotated[
+        str,
+        typer.Option("--when", metavar="COND", help="With --for: which ones; without it, all."),
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--until", metavar="DATE|7d", help="With --for: until then.")
+    ] = "",
+    rules: Annotated[
+        bool, typer.Option("--rules", help="What is allowed beyond single calls.")
+    ] = False,
+    revoke: Annotated[
+        str, typer.Option("--revoke", metavar="NAME", help="Take back one of these.")
+    ] = "",
     tools: Annotated[
         bool, typer.Option("--tools", help="MCP tools whose definition changed: SERVER:TOOL.")
     ] = False,
@@ -189,9 +208,13 @@ def approve(
         from perdure.cli.held import tools as held
 
         return held(ids or [], accept=allow or yes, json=json)
+    if rules or revoke:
+        from perdure.cli import granted
+
+        return granted.revoke(revoke, json=json) if revoke else granted.rules(json=json)
     from perdure.cli.approve import Choice, approve as verb
 
-    choice = Choice(allow or yes, deny, reason, edit)
+    choice = Choice(allow or yes, deny, reason, edit, scope, when, until)
     return verb(ids or [], choice, json=json)
 
 
@@ -220,6 +243,14 @@ def answer(
     from perdure.cli.answer import Given, answer as verb
 
     return verb(id, Given(value, json_value, file, failed), json=json)
+
+
+@app.command(cls=Verb, rich_help_panel=WORK)
+def compact(id: Id, json: Json = False) -> int:
+    """Make what the model reads shorter before its next call; the journal keeps all."""
+    from perdure.cli.compact import compact as verb
+
+    return verb(id, json=json)
 
 
 @app.command("ls", cls=Verb, rich_help_panel=LOOK)

@@ -1,67 +1,91 @@
 """`perdure approve`: what waits for people, and their decisions."""
 
 import json as plain_json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from perdure.cli.asking import question, rule_of
+from perdure.cli.asked import asked_in
+from perdure.cli.asking import question
 from perdure.cli.background import drive
+from perdure.cli.granted import in_words, until_of
 from perdure.cli.me import whoami
 from perdure.cli.opened import Opened, opened
 from perdure.cli.screen import Screen
-from perdure.cli.text import duration, one_line, plural
-from perdure.cli.wire import Asked, plain
-from perdure.cli.worker import asked_in
+from perdure.cli.text import one_line
+from perdure.cli.waiting import SCOPES, Open, everywhere, show
+from perdure.cli.wire import plain
 from perdure.core.codec import arguments_of
-from perdure.core.errors import InvalidRequest, NotFound, PerdureError
+from perdure.core.errors import Conflict, InvalidRequest, NotFound, PerdureError
 from perdure.core.events import ActionResolved, Event
-from perdure.core.state import State
 from perdure.engine.answers import ensure_open
+from perdure.engine.grants import Scope
 from perdure.engine.session import Session
 from perdure.stores.system import SystemClock
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was decided on the command line, if anything."""
+    """What was decided on the command line, if anything. `scope` is what is allowed: the call
+    (once), or calls like it.
+    """
 
     allow: bool = False
     deny: bool = False
     reason: str = ""
     edit: str = ""
+    scope: str = ""
+    when: str = ""
+    until: str = ""
 
     @property
     def made(self) -> bool:
         """Whether there is a decision."""
         return self.allow or self.deny or bool(self.edit)
 
-
-@dataclass(frozen=True)
-class Open:
-    """One question of one session."""
-
-    session: Session
-    state: State
-    asked: Asked
+    def check(self) -> None:
+        """Raise `InvalidRequest` for options that do not go together."""
+        if self.deny and (self.allow or self.edit):
+            raise InvalidRequest("E-USAGE", "Both allowed and denied: take one.")
+        if self.reason and not self.deny:
+            raise InvalidRequest("E-USAGE", "--reason belongs to --deny.")
+        if self.scope and self.scope not in SCOPES:
+            raise InvalidRequest("E-USAGE", f"--for is one of {', '.join(SCOPES)}.")
+        if self.scope and not (self.allow or self.edit):
+            raise InvalidRequest("E-USAGE", "--for belongs to --allow.")
+        if (self.when or self.until) and self.scope not in ("session", "rule"):
+            raise InvalidRequest("E-USAGE", "--when and --until belong to --for session|rule.")
 
 
 def approve(ids: Sequence[str], choice: Choice, *, json: bool) -> int:
     """Carry out the verb: without a decision list, with one decide what `ids` name."""
-    if choice.deny and (choice.allow or choice.edit):
-        raise InvalidRequest("E-USAGE", "Both allowed and denied: take one.")
-    if choice.reason and not choice.deny:
-        raise InvalidRequest("E-USAGE", "--reason belongs to --deny.")
+    choice.check()
     return opened(lambda place: _approve(place, ids, choice, json=json))
 
 
 async def _approve(place: Opened, ids: Sequence[str], choice: Choice, *, json: bool) -> int:
     screen = Screen(json=json)
-    waiting = [each for typed in ids for each in await _named(place, typed)]
+    now_us = SystemClock().now_us()
+    until_us = until_of(choice.until, now_us)
+    waiting = [each for typed in ids for each in await _named(place, typed, choice)]
     if not ids:
-        waiting = await _all(place)
+        waiting = await everywhere(place)
     if not choice.made:
-        _list(screen, waiting)
+        show(screen, waiting, now_us)
         return 0
+    _check(ids, waiting, choice)
+    lost = 0
+    for each in waiting:
+        try:
+            _told(screen, each, await _decide(each, choice, until_us))
+        except Conflict as error:
+            lost = error.exit_code
+            _too_late(screen, each, error)
+    await _go_on(screen, place, waiting)
+    return lost
+
+
+def _check(ids: Sequence[str], waiting: Sequence[Open], choice: Choice) -> None:
     if not ids:
         raise InvalidRequest(
             "E-USAGE", "Say which: nothing is decided wholesale.", "perdure approve ID --allow"
@@ -75,120 +99,98 @@ async def _approve(place: Opened, ids: Sequence[str], choice: Choice, *, json: b
     if choice.edit and len(waiting) > 1:
         raise InvalidRequest(
             "E-USAGE", "--edit is for one call, and several wait.",
-            f"perdure approve {waiting[0].state.id}:{waiting[0].asked.action_id} --edit …",
+            f"perdure approve {waiting[0].name} --edit …",
         )  # fmt: skip
-    for each in waiting:
-        _told(screen, each, await _decide(each, choice))
-    await _go_on(screen, place, waiting)
-    return 0
 
 
-async def _named(place: Opened, typed: str) -> list[Open]:
-    """Return what `ID` or `ID:ACTION` stands for."""
+async def _named(place: Opened, typed: str, choice: Choice) -> list[Open]:
+    """Return what `ID` or `ID:ACTION` stands for.
+
+    A decision on an action that is not open any more is posted all the same: its refusal is
+    recorded, and who was first is said.
+    """
     name, colon, action = typed.rpartition(":")
     if not (colon and action.startswith("a") and action[1:].isdigit()):
         name, action = typed, ""
     session = await place.session(name)
     state = await session.state()
+    found = [Open(session, state, a) for a in asked_in(state) if a.kind == "approve"]
+    named = [each for each in found if not action or each.asked.action_id == action]
+    if named:
+        return named
+    if action and choice.made:
+        await _refused(session, action, choice)
     ensure_open(state)
-    found = _approvals(session, state)
-    if action and not any(each.asked.action_id == action for each in found):
+    if action:
         raise NotFound(
             "E-ACTION-UNKNOWN", f"{session.id} has no approval {action} open.",
             f"perdure show {session.id}",
         )  # fmt: skip
-    return [each for each in found if not action or each.asked.action_id == action]
+    return []
 
 
-async def _all(place: Opened) -> list[Open]:
-    found: list[Open] = []
-    for row in await place.runtime.sessions():
-        if row.waiting:
-            session = await place.session(row.id)
-            state = await session.state()
-            found += [Open(session, state, asked) for asked in asked_in(state)]
-    return found
-
-
-def _approvals(session: Session, state: State) -> list[Open]:
-    return [Open(session, state, a) for a in asked_in(state) if a.kind == "approve"]
-
-
-def _list(screen: Screen, waiting: Sequence[Open]) -> None:
-    if screen.json:
-        found = [
-            {"session": w.state.id, "agent": w.state.spec.name, **plain(w.asked)} for w in waiting
-        ]
-        screen.line(plain_json.dumps(found))
-        return
-    if not waiting:
-        screen.line("Nothing waits for anybody.")
-        return
-    now_us = SystemClock().now_us()
-    screen.line(f"  {plural(len(waiting), 'question')} for you")
-    for each in waiting:
-        action = each.state.actions[each.asked.action_id]
-        screen.line()
-        sign = screen.style("  ⏸ ", "yellow") + screen.bold(one_line(each.asked.call.tool))
-        age = duration(now_us - action.asked_at_us)
-        screen.line(
-            sign + screen.dim(f"   {each.state.id}:{action.id} · {each.state.spec.name} · {age}")
-        )
-        for name, value in _arguments(each.asked):
-            screen.line(f"      {one_line(name)}: {one_line(value)}")
-        if rule := rule_of(each.asked):
-            screen.line("      " + screen.dim(f"rule {rule}"))
-        left = (action.expires_at_us or 0) - now_us
-        if action.expires_at_us is not None:
-            screen.line("      " + screen.dim(f"expires in {duration(left)}"))
-        me = f"{each.state.id}:{action.id}"
-        if each.asked.kind == "approve":
-            screen.line(f"      perdure approve {me} --allow | --deny --reason … | --edit JSON")
-        elif each.asked.kind == "answer":
-            screen.line(f"      perdure answer {each.state.id}:{each.asked.call.id}")
-        else:
-            ways = "--as done --result JSON | --as failed | --rerun"
-            screen.line(f"      perdure resume {each.state.id} {ways}")
-
-
-def _arguments(asked: Asked) -> list[tuple[str, str]]:
+async def _refused(session: Session, action: str, choice: Choice) -> None:
+    """Decide on what is not open. Raises `Conflict` with who was first, unless it never was."""
     try:
-        given = arguments_of(asked.call.arguments)
-    except InvalidRequest:
-        return [("arguments", asked.call.arguments)]
-    return [
-        (name, value if isinstance(value, str) else plain_json.dumps(value, ensure_ascii=False))
-        for name, value in given.items()
-    ]
+        if choice.deny:
+            await session.deny(action, by=whoami(), reason=choice.reason)
+        else:
+            await session.allow(action, by=whoami())
+    except InvalidRequest as error:
+        if error.code != "E-ACTION-UNKNOWN":
+            raise
 
 
-async def _decide(each: Open, choice: Choice) -> Event:
+_SCOPES: Final[Mapping[str, Scope]] = {
+    "": "once",
+    "once": "once",
+    "session": "session",
+    "rule": "rule",
+}
+
+
+async def _decide(each: Open, choice: Choice, until_us: int | None) -> Event:
     name = each.asked.action_id
     if choice.deny:
         return await each.session.deny(name, by=whoami(), reason=choice.reason)
-    edited = None
     if choice.edit:
         arguments_of(choice.edit)
-        edited = choice.edit
-    return await each.session.allow(name, by=whoami(), seen=each.asked.digest, arguments=edited)
+    return await each.session.allow(
+        name,
+        by=whoami(),
+        seen=each.asked.digest,
+        arguments=choice.edit or None,
+        scope=_SCOPES[choice.scope],
+        when=choice.when,
+        until_us=until_us,
+    )
 
 
 def _told(screen: Screen, each: Open, event: Event) -> None:
-    taken = isinstance(event.payload, ActionResolved)
+    decided = event.payload
+    assert isinstance(decided, ActionResolved)
     if screen.json:
-        screen.line(
-            plain_json.dumps(
-                {"session": each.state.id, "action": each.asked.action_id, "taken": taken}
-                | {"event": plain(event)}
-            )
-        )
+        known = {"session": each.state.id, "action": each.asked.action_id, "taken": True}
+        screen.line(plain_json.dumps(known | {"event": plain(event)}))
         return
-    if not isinstance(event.payload, ActionResolved):
-        screen.line(screen.style("  ✗ too late: ", "yellow") + question(each.asked))
-        return
-    ok = event.payload.decision == "allow"
+    ok = decided.decision == "allow"
     word = screen.style("  ✓ allowed  ", "green") if ok else screen.style("  ✗ denied  ", "yellow")
     screen.line(word + question(each.asked))
+    if decided.grant is not None:
+        words = in_words(decided.grant, [each.state.id])
+        screen.line(screen.style("    from now on  ", "yellow") + words)
+        screen.line(screen.dim(f"    take it back: perdure approve --revoke {decided.grant.name}"))
+
+
+def _too_late(screen: Screen, each: Open, error: Conflict) -> None:
+    """Say who was faster. The journal keeps that this came too late."""
+    if screen.json:
+        known = {"session": each.state.id, "action": each.asked.action_id, "taken": False}
+        told = {"code": error.code, "message": error.message, "hint": error.hint}
+        screen.line(plain_json.dumps(known | {"error": told}))
+        return
+    screen.line(screen.style("  ✗ too late: ", "yellow") + question(each.asked))
+    screen.line(f"    {error.code}  {one_line(error.message)}")
 
 
 async def _go_on(screen: Screen, place: Opened, waiting: Sequence[Open]) -> None:

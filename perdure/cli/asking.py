@@ -1,15 +1,21 @@
 """Questions in the terminal: approve, edit, deny, or why. One line typed for each answer."""
 
 import json
+import time
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
+from perdure.cli.again import open_question
 from perdure.cli.filling import Filling
 from perdure.cli.me import whoami
 from perdure.cli.screen import Screen
 from perdure.cli.text import arguments, clean, one_line, wrap
 from perdure.cli.wire import Asked
 from perdure.core.codec import encode
+from perdure.core.grants import Grant
 from perdure.core.inbox import Answer, Decide
+from perdure.engine.tool_errors import CHOICES
 
 INDENT = 7
 
@@ -31,8 +37,12 @@ class Questions:
         screen = self._screen
         screen.line()
         what = {"approve": "needs you", "answer": "asks you"}.get(asked.kind, "outcome unknown")
+        what = "a call failed" if asked.question.endswith(CHOICES) else what
         screen.line(screen.style(f"    ⏸  {what}", "yellow", "bold"))
         self._call(asked)
+        if asked.kind == "resolve":
+            for line in wrap(clean(open_question(asked.question)), screen.width - INDENT):
+                screen.line(" " * INDENT + line)
         if asked.kind == "answer":
             self._filling = Filling(screen, asked, INDENT)
             self._filling.put()
@@ -72,6 +82,8 @@ class Questions:
         if asked.kind == "approve":
             if text in ("a", "approve", "y", "yes"):
                 return self._decided("allow")
+            if text in ("s", "session"):
+                return self._for_session(asked)
             if text in ("d", "deny", "n", "no"):
                 return self._next("reason", "why (the agent reads it): ")
             if text in ("e", "edit"):
@@ -87,8 +99,26 @@ class Questions:
         self._prompt()
         return None
 
+    def _for_session(self, asked: Asked) -> Decide | None:
+        """Allow all calls of this tool from now on, and say that it is all of them."""
+        if asked.grant is None:
+            self._prompt()
+            return None
+        grant = replace(asked.grant, by=whoami(), made_at_us=time.time_ns() // 1000)
+        what = f"From now on {one_line(asked.call.tool)} may run with ANY arguments in this session"
+        self._screen.line(" " * INDENT + self._screen.style(what, "yellow"))
+        take_back = f"Take it back: perdure approve --revoke {grant.name}"
+        self._screen.line(" " * INDENT + self._screen.dim(take_back))
+        return self._decided("allow", grant=grant)
+
     def _decided(
-        self, decision: str, *, reason: str = "", arguments: str | None = None, result: str = ""
+        self,
+        decision: str,
+        *,
+        reason: str = "",
+        arguments: str | None = None,
+        result: str = "",
+        grant: Grant | None = None,
     ) -> Decide:
         asked = self.left.pop(0)
         self._doing = "choose"
@@ -100,6 +130,7 @@ class Questions:
             asked.digest,
             arguments,
             result=result or None,
+            grant=grant,
         )
         if self.left:
             self.put()
@@ -144,7 +175,7 @@ class Questions:
     def _prompt(self) -> None:
         self._doing = "choose"
         if self.left[0].kind == "approve":
-            choices = "[a]pprove  [e]dit  [d]eny  [?]why"
+            choices = "[a]pprove  [s]ession  [e]dit  [d]eny  [?]why"
         else:
             choices = "[d]one  [r]erun  [f]ailed  [?]why"
         self._screen.write(" " * INDENT + self._screen.bold(choices) + " › ")
@@ -169,6 +200,7 @@ class Questions:
     def _why(self) -> None:
         asked = self.left[0]
         text = asked.question + (f" {asked.reason}" if asked.reason else "")
+        text += f"\nThe model wrote: “{asked.said}”" if asked.said else ""
         for line in wrap(clean(text), self._screen.width - INDENT):
             self._screen.line(" " * INDENT + line)
 
@@ -189,7 +221,7 @@ def question(asked: Asked) -> str:
     if asked.kind == "answer":
         return one_line(call)
     if asked.kind != "approve":
-        return one_line(f"{call}   did it happen?")
+        return one_line(f"{call}   {open_question(asked.question)}")
     rule = rule_of(asked)
     return one_line(call) + (f"   (rule {rule})" if rule else "")
 

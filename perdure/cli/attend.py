@@ -28,6 +28,7 @@ from perdure.engine.hub import Live
 GRACE_S: Final = 1.5
 INTERRUPT_S: Final = 10.0
 CLOSE_S: Final = 5.0
+TICK_S: Final = 1.0
 KILLED_MAX: Final = 8
 _PIECE: Final = 1 << 16
 
@@ -117,6 +118,10 @@ class Listener:
     def killed(self, pid: int, signal_number: int, since_s: float) -> None:
         """The worker died of a signal; another one is about to start."""
 
+    def tick(self) -> bool:
+        """About a second has passed. Return True to be told of the next one, too."""
+        return False
+
     def pressed(self, times: int) -> None:
         """Ctrl-C was pressed: once to leave, twice to interrupt the agent."""
 
@@ -194,6 +199,8 @@ class Attendant:
         while True:
             keyboard = [sys.stdin.fileno()] if self.ask_keyboard else []
             left = None if self._leave_at is None else max(0.0, self._leave_at - time.monotonic())
+            if self._listener.tick():
+                left = TICK_S if left is None else min(left, TICK_S)
             ready, _, _ = select.select([worker.fd, alarm, *keyboard], [], [], left)
             if alarm in ready:
                 os.read(alarm, _PIECE)

@@ -137,7 +137,10 @@ class Filling:
 
     def _field(self, text: str) -> Answer | None:
         field = self._fields[self._place]
-        if text or field.required:
+        if not text and field.required:
+            self._prompt()
+            return None
+        if text:
             value, wrong = read(text, field.schema)
             if wrong:
                 self._wrong(wrong)

@@ -19,6 +19,7 @@ _SIGNS: Final = {
     "running": ("▶", "cyan"),
     "waiting": ("⏸", "yellow"),
     "paused": ("⏸", "dim"),
+    "sleeping": ("◔", "cyan"),
     "failed": ("✗", "red"),
     "budget": ("✗", "red"),
     "parked": ("✗", "red"),
@@ -85,6 +86,8 @@ def _table(screen: Screen, lines: Sequence[tuple[int, SessionRow]]) -> None:
     for depth, row in lines:
         sign, style = _SIGNS.get(row.status, ("●", "dim"))
         what = one_line(row.error + "  " + row.last if row.error else row.last)
+        if row.status == "sleeping" and row.wake_at_us:
+            what = f"wakes in {duration(row.wake_at_us - now_us)}  {what}"
         cost = usd(row.micro_usd) if row.micro_usd else "?" if row.unpriced else "-"
         name = "  " * (depth - 1) + "└ " * bool(depth) + one_line(row.id)
         line = f"{pad(clip(name, ids), ids)}  {pad(clip(row.agent, agents), agents)}  "

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from perdure.cli.help import Verb
+from perdure.cli.planning import declare_schedules
 
-AGAIN, CARRY = "Again", "Carry"
+AGAIN, CARRY, PLAN = "Again", "Carry", "Plan"
 
 Id = Annotated[
     str, typer.Argument(metavar="ID", help="A session: its id, its beginning, or @last.")
@@ -26,6 +27,38 @@ def declare(app: typer.Typer) -> None:
     app.command(cls=Verb, rich_help_panel=AGAIN)(errors)
     app.command(cls=Verb, rich_help_panel=CARRY)(export)
     app.command("import", cls=Verb, rich_help_panel=CARRY)(import_)
+    declare_schedules(app, PLAN)
+    app.command(cls=Verb, rich_help_panel=PLAN)(signal)
+    app.command(cls=Verb, rich_help_panel=PLAN)(work)
+
+
+def signal(
+    id: Id,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The event's name.")],
+    data: Annotated[
+        str, typer.Argument(metavar="[DATA]", help="What the agent reads; - reads it from stdin.")
+    ] = "",
+    key: Annotated[
+        str, typer.Option("--key", metavar="K", help="The same key tells it once.")
+    ] = "",
+    json: Json = False,
+) -> int:
+    """Tell a session of an event that it waits for, or will."""
+    from perdure.cli.signal import signal as verb
+
+    return verb(id, name, data, key=key, json=json)
+
+
+def work(
+    unsandboxed: Annotated[
+        bool, typer.Option("--unsandboxed", help="Also sessions that run with NO isolation.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Wake what sleeps, fire schedules; until Ctrl-C."""
+    from perdure.cli.work import work as verb
+
+    return verb(unsandboxed=unsandboxed, json=json)
 
 
 def fork(

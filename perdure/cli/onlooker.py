@@ -9,6 +9,7 @@ from perdure.cli.asking import Questions, question
 from perdure.cli.attend import Attendant, Listener
 from perdure.cli.failing import fields_of, print_error, status_of
 from perdure.cli.me import fresh_key, whoami
+from perdure.cli.naps import Naps, until_when
 from perdure.cli.printer import Printer
 from perdure.cli.screen import Screen
 from perdure.cli.text import clip, count, duration, plural, usd
@@ -17,6 +18,7 @@ from perdure.core.events import Event
 from perdure.core.inbox import Answer, Decide, Say
 from perdure.core.state import Spent
 from perdure.engine.hub import Live
+from perdure.engine.tool_errors import CHOICES
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,11 @@ class Onlooker(Listener):
         self._told = False  # that somebody took over: session.recovered says it again
         self._answered: set[str] = set()
         self._muted = False
+        self._naps = Naps(screen)
 
     def event(self, event: Event) -> None:
         """Print an event."""
+        self._naps.event(event)
         self._began_us = self._began_us or event.at_us
         self._last_us = event.at_us
         self._worked = self._worked or event.type != "input.accepted"
@@ -133,6 +137,10 @@ class Onlooker(Listener):
         if decision is not None:
             self._decide({action: decision})
         return False
+
+    def tick(self) -> bool:
+        """Count down to the end of a short sleep."""
+        return not self._muted and not self.manner.detach and self._naps.tick()
 
     def pressed(self, times: int) -> None:
         """Say what Ctrl-C does: leave the agent alone, or interrupt it."""
@@ -241,6 +249,8 @@ class Onlooker(Listener):
             sign, word, style = "✗", "interrupted", "yellow"
         if any(asked.kind == "resolve" for asked in still.asked):
             sign, word, style = "?", "outcome unknown", "yellow"
+            if all(q.question.endswith(CHOICES) for q in still.asked if q.kind == "resolve"):
+                sign, word = "✗", "a call failed; you decide"
         if still.status == "idle" and not self._worked:
             screen.line(f"  {self.session} is at rest: nothing was left undone.")
             return
@@ -274,10 +284,15 @@ class Onlooker(Listener):
             if kinds - {"approve", "answer"}:
                 ways = "--as done --result JSON | --rerun | --as failed"
                 lines.append(f"    perdure resume {me} {ways}")
-            return lines + [f"    perdure approve {below} --allow" for below in still.below]
+            return lines + [
+                f"    perdure approve {below} --allow    or perdure answer {below}"
+                for below in still.below
+            ]
         go_on = f'perdure run {me} "…"'
         if still.status != "idle":
             go_on = f"perdure resume {me}" + " --limit usd=2" * (still.status == "budget")
+        if still.status == "sleeping":
+            return [f"    {line}" for line in until_when(me, still.until_us, still.events)]
         pairs = [f"perdure show {me}", go_on]
         if still.changed:
             pairs[:1] = [f"perdure show {me} --diff", f"perdure show {me} --apply"]
@@ -290,6 +305,7 @@ _ENDINGS: Final[Mapping[str, tuple[str, str, str]]] = {
     "budget": ("✗", "limit reached", "red"),
     "parked": ("✗", "parked", "red"),
     "paused": ("⏸", "paused", "yellow"),
+    "sleeping": ("◔", "asleep", "cyan"),
 }
 
 

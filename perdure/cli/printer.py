@@ -1,7 +1,7 @@
 """Events as a person follows them: one line for each thing that was done.
 
-The number in front is where the thing begins in the journal: `perdure show ID:NUMBER`. The same
-printer serves a running session and a finished one; only that a running one shows text as it comes.
+The number in front is its place in the journal: `perdure show ID:NUMBER`. A running session and a
+finished one look the same, but for text that is shown as it comes.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,10 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from perdure.cli.again import held_up, of_model, of_tool, open_question
+from perdure.cli.compact import in_words
 from perdure.cli.flow import Flow
+from perdure.cli.lines import line_of
 from perdure.cli.screen import Screen
 from perdure.cli.text import arguments, clean, clip, duration, one_line, pad, plural, width_of, wrap
 from perdure.core import events as e
@@ -93,14 +96,21 @@ class Printer:
 
     def _requested(self, event: Event, p: e.ModelRequested) -> None:
         self._model, self._said = event, False
+        self._noted(event, p)
+
+    def _noted(self, event: Event, p: Any) -> None:
+        if why := held_up(p):
+            self.note("!", why, "", "yellow")
 
     def _responded(self, event: Event, p: e.ModelResponded) -> None:
         asked = self._model or event
         took = duration(event.at_us - asked.at_us)
         self._calls.update({i.id: i for i in p.items if isinstance(i, ToolCall)})
         if p.status != "ok":
-            self._unanswered(asked, p)
+            self._unanswered(asked, event, p)
             return
+        if isinstance(asked.payload, e.ModelRequested) and asked.payload.purpose:
+            return  # a summary, and no part of what is said
         if self._streamed and self._said:
             self.fresh_line()
             return
@@ -112,7 +122,7 @@ class Printer:
         if p.finish in ("length", "refusal"):
             self.note("!", f"The reply ended early: {p.finish}.", f"after {took}", "yellow")
 
-    def _unanswered(self, asked: Event, p: e.ModelResponded) -> None:
+    def _unanswered(self, asked: Event, event: Event, p: e.ModelResponded) -> None:
         self.fresh_line()
         if p.status == "lost":
             text = "this call was under way when its worker died; it is made again"
@@ -120,9 +130,8 @@ class Printer:
         elif p.status == "cancelled":
             self._line(asked.seq, "model", "interrupted", "yellow")
         elif p.error is not None:
-            again = p.retry_at_us is not None
-            code = self.screen.style(p.error.code, "yellow" if again else "red")
-            after = "; it is tried again" if again else ""
+            after = of_model(asked, event, p)
+            code = self.screen.style(p.error.code, "yellow" if after else "red")
             self._line(asked.seq, "model", f"{code}  {one_line(p.error.message)}{after}")
 
     # What is done
@@ -145,7 +154,7 @@ class Printer:
         started = self._started.get(p.call_id)
         took = duration(event.at_us - started.at_us) if started else ""
         sign, styles = _OUTCOMES[p.status]
-        result = self._result(p)
+        result = of_tool(event, p) if p.status == "retry" else self._result(p)
         if self._open != p.call_id:
             seq = started.seq if started else event.seq
             self.fresh_line()
@@ -225,7 +234,9 @@ class Printer:
             self._for_clients.add(p.action_id)
         if self._inputs:
             call = f"{self._tool(p.call_id)}({self._arguments(p.call_id)})"
-            ask = call if p.kind in ("approve", "answer") else f"{call}   did it happen?"
+            ask = (
+                call if p.kind in ("approve", "answer") else f"{call}   {open_question(p.question)}"
+            )
             self._line(event.seq, "asks", one_line(ask), "yellow")
 
     def _action_resolved(self, event: Event, p: e.ActionResolved) -> None:
@@ -243,12 +254,16 @@ class Printer:
         style = "green" if sign == "✓" else "yellow"
         self.note(sign, one_line(f"{tool} {word}{by}{edited}{reason}"), "", style)
 
+    def _timer_set(self, event: Event, p: e.TimerSet) -> None:
+        self._started[p.call_id] = event
+        self.fresh_line()
+        self.screen.line(f"{self._call_head(event.seq, p.call_id, '')}  {line_of(p)[1]}")
+
     def _recovered(self, event: Event, p: e.SessionRecovered) -> None:
-        before = event.seq - 1
         again = f", {p.attempt} in a row" if p.attempt > 1 else ""
         self.note(
             "↻", f"taken over from a worker that died{again}",
-            f"events 1–{before} come from the journal; nothing of it is done again", "yellow",
+            f"events 1–{event.seq - 1} come from the journal; none is done again", "yellow",
         )  # fmt: skip
 
     def _restored(self, event: Event, p: e.EnvironmentRestored) -> None:
@@ -260,14 +275,12 @@ class Printer:
             kept = one_line(", ".join(p.kept[:4]))
             self.note("!", f"left alone, because somebody else changed them: {kept}", "", "yellow")
 
-    def _forked(self, event: Event, p: e.SessionForked) -> None:
-        by = f" by {p.by}" if p.by else ""
-        other = f", goes on with {p.agent.name} on {p.agent.model}" if p.agent else ""
-        self._line(event.seq, "fork", one_line(f"of {p.origin} at event {p.at}{by}{other}"))
+    def _told(self, event: Event, p: Any) -> None:
+        self._line(event.seq, *line_of(p))
 
-    def _rewound(self, event: Event, p: e.SessionRewound) -> None:
-        by = f" by {p.by}" if p.by else ""
-        self._line(event.seq, "rewind", one_line(f"back to event {p.to}{by}"), "yellow")
+    def _context(self, event: Event, p: Any) -> None:
+        what, beside = in_words(p)
+        self.note("⇊", what, beside, "yellow")
 
     def _late(self, event: Event, p: e.ToolLateResult) -> None:
         self.note("!", f"a late result of {self._tool(p.call_id)} was filed: {one_line(p.text)}")
@@ -357,10 +370,16 @@ class Printer:
         e.ActionRequested: _action_requested,
         e.ActionResolved: _action_resolved,
         e.SessionRecovered: _recovered,
+        e.TimerSet: _timer_set,
+        e.SignalReceived: _told,
         e.EnvironmentRestored: _restored,
-        e.SessionForked: _forked,
-        e.SessionRewound: _rewound,
+        e.ContextCompacted: _context,
+        e.ContextCompactAsked: _context,
+        e.ContextRepaired: _context,
+        e.SessionForked: _told,
+        e.SessionRewound: _told,
         e.EnvironmentLost: _failure,
+        e.NoteRecorded: _noted,
         e.SessionParked: _failure,
         e.TurnStarted: _turn_started,
         e.TurnEnded: _turn_ended,
@@ -372,6 +391,8 @@ _OUTCOMES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "error": ("✗", ("red",)),
     "cancelled": ("✗", ("yellow",)),
     "unknown": ("?", ("yellow",)),
+    "retry": ("↻", ("yellow",)),
+    "held": ("✗", ("red",)),
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from perdure.cli.agents import limited
+from perdure.cli.asked import asked_in
 from perdure.cli.me import fresh_key, whoami
 from perdure.cli.onlooker import Manner
 from perdure.cli.opened import Opened, opened
@@ -14,7 +15,6 @@ from perdure.cli.places import Places, Ref
 from perdure.cli.run import look_on, order_of
 from perdure.cli.screen import Screen
 from perdure.cli.wire import Letter
-from perdure.cli.worker import asked_in
 from perdure.config import load_project
 from perdure.core.errors import InvalidRequest, NotFound
 from perdure.core.events import SessionUpdated

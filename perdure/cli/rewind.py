@@ -20,6 +20,7 @@ from perdure.config import load_project
 from perdure.core.errors import InvalidRequest, Unavailable
 from perdure.core.events import EnvironmentRestored, Event, TurnEnded
 from perdure.core.state import State
+from perdure.engine.answers import ensure_open
 from perdure.engine.session import Session
 
 PATIENCE_S = 30.0
@@ -62,8 +63,7 @@ async def _look(place: Opened, typed: str, to: int) -> tuple[Cut, Ref | None]:
             "E-REWIND", f"{now.id} is a subagent: only {now.parent} can be taken back.",
             f"perdure fork {now.id} --at {to}    makes a session of its own of it",
         )  # fmt: skip
-    if now.closed:
-        raise InvalidRequest("E-SESSION-CLOSED", f"{now.id} is closed.", f"perdure fork {now.id}")
+    ensure_open(now)
     if to == now.seq:
         raise InvalidRequest("E-USAGE", f"{now.id} is at event {to} already.")
     if to < 1:

@@ -4,14 +4,15 @@ import json as plain_json
 from collections import deque
 from typing import Final
 
+from perdure.cli.asked import asked_in
 from perdure.cli.asking import question
 from perdure.cli.failing import fields_of, in_words
+from perdure.cli.naps import until_when
 from perdure.cli.opened import Opened
 from perdure.cli.printer import INDENT, Printer
 from perdure.cli.screen import Screen
 from perdure.cli.text import clip, count, duration, one_line, plural, usd
 from perdure.cli.wire import plain
-from perdure.cli.worker import asked_in
 from perdure.core.content import ToolCall
 from perdure.core.events import Event, ModelResponded
 from perdure.core.state import State
@@ -40,6 +41,7 @@ async def story(screen: Screen, place: Opened, session: Session) -> int:
         asked = plain(asked_in(state))
         tree = await tree_below(place, state)
         fields = {**plain(row), "status": status(state), "asked": asked}
+        fields |= {"timers": plain(list(state.timers.values()))} if state.timers else {}
         fields |= {"tree": plain(tree)} if tree else {}
         screen.line(plain_json.dumps(fields))
         return 0
@@ -131,6 +133,11 @@ def _foot(screen: Screen, state: State) -> None:
     for asked in asked_in(state):
         sign = screen.style("  ⏸ ", "yellow")
         screen.line(sign + f"{asked.action_id}  {clip(question(asked), screen.width - INDENT)}")
+    for timer in state.timers.values():
+        lines = until_when(me, timer.due_us, (timer.signal,) if timer.signal else ())
+        screen.line(screen.style("  ◔ ", "cyan") + lines[0])
+        for line in lines[1:]:
+            screen.line("    " + screen.dim(line))
     kinds = {asked.kind for asked in asked_in(state)}
     word = status(state)
     error = state.parked or state.last_error

@@ -12,6 +12,7 @@ from perdure.core.codec import decode, encode
 from perdure.core.content import ToolCall
 from perdure.core.errors import ErrorInfo
 from perdure.core.events import ActionKind, Event
+from perdure.core.grants import Grant
 from perdure.core.inbox import Answer, Decide, Say, Update
 from perdure.core.state import Spent
 from perdure.engine.hub import Live
@@ -51,7 +52,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a person owes the session, with the call it is about. `form` is what an answer must
-    look like, as JSON Schema.
+    look like, as JSON Schema, `said` what the model wrote when it made the call,
+    `grant` what would allow all calls of this tool for the session.
     """
 
     action_id: str
@@ -62,6 +64,8 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     expires_at_us: int | None = None
     form: str = ""
+    said: str = ""
+    grant: Grant | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -87,7 +91,8 @@ class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
 class Still(msgspec.Struct, frozen=True, omit_defaults=True):
     """Nothing is due until somebody says something: where the session stands.
 
-    `below` are subagents that wait for a person.
+    `below` are subagents that wait for a person. One that sleeps does so `until_us` (None: as long
+    as it takes), or until one of `events` comes.
     """
 
     status: str
@@ -98,6 +103,8 @@ class Still(msgspec.Struct, frozen=True, omit_defaults=True):
     last_status: str = ""
     changed: bool = False
     below: tuple[str, ...] = ()
+    until_us: int | None = None
+    events: tuple[str, ...] = ()
 
 
 class Trouble(msgspec.Struct, frozen=True, omit_defaults=True):

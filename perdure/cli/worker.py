@@ -21,7 +21,8 @@ import msgspec
 
 from perdure.app import Options, Runtime
 from perdure.cli.agents import Overrides, load_agent
-from perdure.cli.wire import FROM_NOW, Asked, Letter, Order, Ready, Said, Still, Trouble, up
+from perdure.cli.asked import asked_in
+from perdure.cli.wire import FROM_NOW, Letter, Order, Ready, Said, Still, Trouble, up
 from perdure.config import Project, load_project
 from perdure.core import step as due
 from perdure.core.budget import price_of
@@ -30,17 +31,18 @@ from perdure.core.errors import NotFound, PerdureError
 from perdure.core.events import Event, SessionUpdated
 from perdure.core.inbox import Answer, Decide
 from perdure.core.policy import approval_digest
-from perdure.core.state import Phase, State
+from perdure.core.state import State
 from perdure.core.step import next_step, status
 from perdure.engine.agent import Agent
 from perdure.engine.answers import ensure_open, post_answer
 from perdure.engine.hub import Live
 from perdure.engine.journal import follow
-from perdure.engine.kin import stuck
+from perdure.engine.kin import Asleep, asleep, stuck
 from perdure.engine.session import Session
 
 BACKLOG: Final = 20_000
 LOOK_AGAIN_S: Final = 1.0
+NAP_S: Final = 60.0  # who sleeps no longer is waited for
 _ORDER_BYTES: Final = 64 * 1024
 
 
@@ -161,13 +163,19 @@ class Inlet:
         self.news.set()
 
 
-def runtime_of(project: Project, *, unsandboxed: bool = False, clerk: bool = False) -> Runtime:
-    """Return the runtime as the project configures it."""
+def runtime_of(
+    project: Project, *, unsandboxed: bool = False, clerk: bool = False, wakes: bool = False
+) -> Runtime:
+    """Return the runtime as the project configures it. Only one that `wakes` goes on with
+    sessions that nobody named.
+    """
     options = Options(
         model_options=project.model_options,
         prices=project.prices,
         allow_unsandboxed=unsandboxed or project.settings.allow_unsandboxed,
+        bounds=project.bounds,
         clerk=clerk,
+        wakes=wakes,
     )
     return Runtime(project.store_url, options)
 
@@ -326,13 +334,21 @@ class _Shift:
     async def _is_still(self) -> bool:
         store = (await self._runtime.engine()).kit.store
         rests = isinstance(next_step(self._state), due.Rest | due.Ask)
-        if not rests and not await stuck(store, self._state):
+        if not rests and not await stuck(store, self._state) and not await self._sleeps_long():
             return False
         # The inbox first: what is taken from it meanwhile shows in the row.
         if await store.inbox(self._session.id):
             return False
         row = await store.session(self._session.id)
         return row is None or row.seq <= self._state.seq
+
+    async def _sleeps_long(self) -> Asleep | None:
+        """Return until when the session sleeps, if that is too long to look on."""
+        kit = (await self._runtime.engine()).kit
+        found = await asleep(kit.store, self._state)
+        if found is None or found.until_us is None:
+            return found
+        return found if found.until_us - kit.clock.now_us() > NAP_S * 1_000_000 else None
 
     def _ready(self) -> Ready:
         state, spec = self._state, self._state.spec
@@ -360,8 +376,9 @@ class _Shift:
         if not isinstance(next_step(state), due.Rest | due.Ask):
             tree = await (await self._runtime.engine()).tree(state.id)
             below = tuple(row.id for row in tree.rows[1:] if row.status == "waiting")
+        sleep = await self._sleeps_long()
         return Still(
-            status="waiting" if below else status(state),
+            status="waiting" if below else "sleeping" if sleep else status(state),
             seq=state.seq,
             asked=asked_in(state),
             error=state.parked or state.last_error,
@@ -369,28 +386,6 @@ class _Shift:
             last_status=state.last_status or "",
             changed=bool(state.snapshot),
             below=below,
+            until_us=sleep.until_us if sleep else None,
+            events=sleep.events if sleep else (),
         )
-
-
-def _form(state: State, tool: str) -> str:
-    spec = state.spec.tool(tool)
-    return spec.answer_schema if spec else ""
-
-
-def asked_in(state: State) -> tuple[Asked, ...]:
-    """Return what people owe a session, with the calls it is about."""
-    calls = state.turn.calls if state.turn else {}
-    return tuple(
-        Asked(
-            action.id,
-            action.kind,
-            calls[action.call_id].call,
-            action.question,
-            action.digest,
-            calls[action.call_id].reason,
-            action.expires_at_us,
-            form=_form(state, calls[action.call_id].call.tool) if action.kind == "answer" else "",
-        )
-        for action in state.actions.values()
-        if action.call_id in calls and calls[action.call_id].phase is not Phase.FINISHED
-    )

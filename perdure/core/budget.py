@@ -62,9 +62,12 @@ def cost_of(usage: Usage, price: Price | None) -> int | None:
     )
 
 
-def input_bound(state: State, transcript: Transcript) -> int:
-    """Return the number of input tokens that the next call cannot exceed."""
-    if state.last_tokens_seq:
+def input_bound(state: State, transcript: Transcript, model: str = "") -> int:
+    """Return the number of input tokens that the next call cannot exceed. `model` is what is
+    called, where that is not the agent's own: each counts in its own way.
+    """
+    own = "" if model == state.spec.model else model
+    if state.last_tokens_seq and own == state.last_tokens_model:
         return state.last_tokens + transcript.fresh_bytes
     return request_bound(state.spec.instructions, state.spec.tools, transcript.items)
 

@@ -21,6 +21,7 @@ from perdure.core.errors import InvalidRequest
 TEXT_MAX: Final = 2000
 NODES_MAX: Final = 250
 DEPTH_MAX: Final = 30
+_TRIES: Final = 10
 
 WORDS: Final[Mapping[str, bool | None]] = {"true": True, "false": False, "null": None, "none": None}
 # What each function takes: how many values, and whether it answers yes or no.
@@ -71,7 +72,7 @@ def parse(text: str) -> Condition:
     if not stripped:
         raise _wrong(text, 0, "it is empty")
     try:
-        tree = ast.parse(stripped, mode="eval").body
+        tree = _read(stripped)
     except SyntaxError as error:
         raise _wrong(stripped, (error.offset or 1) - 1, error.msg) from error
     except (ValueError, RecursionError, MemoryError) as error:
@@ -80,6 +81,18 @@ def parse(text: str) -> Condition:
         raise _wrong(stripped, 0, f"it has more than {NODES_MAX} parts")
     _check_truth(tree, stripped, 0)
     return Condition(stripped, tree)
+
+
+def _read(text: str) -> ast.expr:
+    """Parse an expression. Python before 3.11.8 and 3.12.2 raises `SystemError` when something
+    else is parsed meanwhile, by another thread or in a finalizer: then it is done again.
+    """
+    for _ in range(_TRIES):
+        try:
+            return ast.parse(text, mode="eval").body
+        except SystemError:
+            continue
+    raise ValueError("Python could not read it")
 
 
 def _wrong(text: str, at: int, problem: str) -> InvalidRequest:

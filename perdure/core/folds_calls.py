@@ -31,7 +31,13 @@ def tool_requested(state: State, event: Event, p: e.ToolRequested) -> State:
         Verdict.DENY: Phase.REFUSED,
     }[p.verdict]
     call = replace(
-        call, phase=phase, effect=p.effect, digest=p.digest, approved="", reason=p.reason
+        call,
+        phase=phase,
+        effect=p.effect,
+        digest=p.digest,
+        approved="",
+        reason=p.reason,
+        granted=p.grant.name if p.grant else "",
     )
     return state.with_call(call)
 
@@ -67,7 +73,9 @@ def tool_finished(state: State, event: Event, p: e.ToolFinished) -> State:
         case "unknown":
             if call.phase is not Phase.STARTED:
                 raise corrupt(event, "only a started call can have an unknown outcome")
-            return state.with_call(replace(call, phase=Phase.UNKNOWN))
+            # Failures that were certain count no longer: whoever decides this begins anew.
+            why = "" if call.failures else call.reason
+            return state.with_call(replace(call, phase=Phase.UNKNOWN, failures=0, reason=why))
         case "retry" | "held":
             if call.phase is not Phase.STARTED:
                 raise corrupt(event, "only a started call can have failed")
@@ -87,15 +95,20 @@ def tool_finished(state: State, event: Event, p: e.ToolFinished) -> State:
 
 
 def _failed(call: CallState, p: e.ToolFinished) -> CallState:
-    """Return the call after an attempt that failed: to be run again, or in a person's hands."""
-    said = p.error.message if p.error else p.text
+    """Return the call after an attempt that failed: to be run again, or in a person's hands.
+
+    What it changed in the workspace was taken back before this was written, so there is no
+    snapshot left to go back to: calls that run meanwhile keep what they do.
+    """
+    said = f"{p.error.code}: {p.error.message}" if p.error else p.text
     failures = call.failures + 1
     if p.status == "held":
-        return replace(call, phase=Phase.UNKNOWN, failures=failures, reason=said)
+        return replace(call, phase=Phase.UNKNOWN, failures=failures, reason=said, snapshot="")
     return replace(
         call,
         phase=Phase.READY,
         failures=failures,
+        snapshot="",
         approved=call.digest,
         retry_at_us=p.retry_at_us,
         reason=said,

@@ -38,11 +38,11 @@ def model_responded(state: State, event: Event, p: e.ModelResponded) -> State:
     turn = open_turn(state, event)
     if turn.model is None:
         raise corrupt(event, "no model call is open")
-    purpose = turn.model.purpose
+    purpose, called = turn.model.purpose, turn.model.model
     state = replace(state, spent=state.spent.settled(p.usage))
     turn = replace(turn, model=None, spent=turn.spent.settled(p.usage))
     if p.status == "ok":
-        return _reply(state, turn, event, p) if not purpose else _summary(state, turn)
+        return _reply(state, turn, event, p, called) if not purpose else _summary(state, turn)
     # A call that died with its process ("lost") or was interrupted is no fault of the model's.
     failed = p.status in ("error", "incomplete")
     ends = failed and p.retry_at_us is None and not p.remedy
@@ -62,7 +62,7 @@ def _summary(state: State, turn: Turn) -> State:
     return replace(state, turn=replace(turn, failures=0, retry_at_us=None))
 
 
-def _reply(state: State, turn: Turn, event: Event, p: e.ModelResponded) -> State:
+def _reply(state: State, turn: Turn, event: Event, p: e.ModelResponded, called: str) -> State:
     calls = [item for item in p.items if isinstance(item, ToolCall)]
     if len({c.id for c in calls}) != len(calls):
         raise corrupt(event, "two calls have the same id")
@@ -79,6 +79,7 @@ def _reply(state: State, turn: Turn, event: Event, p: e.ModelResponded) -> State
             retry_at_us=None,
         ),
         last_tokens=counted,
+        last_tokens_model="" if called == state.spec.model else called,
         compacted_tokens=counted if first else state.compacted_tokens,
         last_tokens_seq=event.seq if counted and not p.usage.estimated else 0,
         recoveries=0,

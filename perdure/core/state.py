@@ -185,6 +185,7 @@ class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     spent: Spent = Spent()
     last_tokens: int = 0  # what the provider counted for the last context, and at which
     last_tokens_seq: int = 0  # seq: the next context is that and what came since
+    last_tokens_model: str = ""  # who counted, where it was not the agent's own model
     compacted_seq: int = 0  # when the transcript was last compacted, and what the provider
     compacted_tokens: int = 0  # counted for the first context after that
     compact_asked: bool = False  # a person wants it compacted before the next model call

@@ -28,6 +28,10 @@ class Agent:
     forbids wins. `budget_usd` is a shorter way to say `limits=Limits(usd=…)`. `compaction` says
     when a conversation that grows too long for the model is shortened, and to what.
 
+    `retry` says how failed model calls are tried again; `fallbacks` are models that take a turn
+    over, in this order, when the one before cannot be had. `tool_retry` is how tools that say
+    nothing of their own are tried again (None: they are not).
+
     Two agents with equal content have the same version. A session keeps the version it began
     with until somebody moves it.
     """
@@ -45,6 +49,8 @@ class Agent:
     max_output_tokens: int = 8192
     approval_expires_s: float = 7 * 24 * 3600.0
     compaction: Compaction = field(default_factory=Compaction)
+    tool_retry: RetryPolicy | None = None
+    fallbacks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
@@ -53,12 +59,17 @@ class Agent:
                 f"{self.name!r} is no name for an agent.",
                 "Use letters, digits, - and _.",
             )
-        if ":" not in self.model:
+        if isinstance(self.fallbacks, str):
             raise InvalidRequest(
-                "E-MODEL-NAME",
-                f"{self.model!r} does not say whose model it is.",
-                "Write provider:model, for example anthropic:claude-opus-5-5.",
+                "E-MODEL-NAME", "fallbacks is a list of models.", f"fallbacks=[{self.fallbacks!r}]"
             )
+        for name in (self.model, *self.fallbacks):
+            if ":" not in name:
+                raise InvalidRequest(
+                    "E-MODEL-NAME",
+                    f"{name!r} does not say whose model it is.",
+                    "Write provider:model, for example anthropic:claude-opus-5-5.",
+                )
 
     @property
     def where(self) -> EnvironmentSpec:
@@ -91,6 +102,8 @@ class Agent:
             max_output_tokens=self.max_output_tokens,
             approval_expires_s=self.approval_expires_s,
             compaction=self.compaction,
+            tool_retry=self.tool_retry,
+            fallbacks=tuple(self.fallbacks),
         )
         # As it will be read back: 60 seconds are 60.0, and no other definition.
         return decode(encode(spec), AgentSpec)

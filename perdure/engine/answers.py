@@ -143,12 +143,11 @@ async def _post(session: Held, letter: Answer | Close, key: str) -> None:
 
 def _text(result: object, *, failed: bool) -> str:
     """Return what the model reads of a result: a text as it is, all else as JSON."""
-    if isinstance(result, str):
-        return result
-    if failed:
+    if failed and not isinstance(result, str):
         raise _unfit("why there is no result must be a text")
     try:
-        return encode(result).decode()
+        text = encode(result).decode()
+        return result if isinstance(result, str) else text
     except (TypeError, ValueError, RecursionError) as error:
         raise _unfit(f"it has no JSON form: {error}") from error
 

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from perdure.core import budget, compacting, events as e
 from perdure.core.compacting import Elide, Goal, Summarise
-from perdure.core.content import Text, UserItem, as_content
+from perdure.core.content import Text, ToolCall, UserItem, as_content
 from perdure.core.context import Transcript, plain
 from perdure.core.errors import ErrorInfo, error_info
 from perdure.core.events import Payload
@@ -103,6 +103,8 @@ def _ends(
     elided as far as it goes, or what is old is left out with a few words.
     """
     if reply.status == "ok":
+        said = tuple([item for item in reply.items if not isinstance(item, ToolCall)])
+        reply = replace(reply, items=said)  # it was told to call nothing, and nothing is called
         words = "".join(item.text for item in reply.items if isinstance(item, Text))
         return (reply, *_replaced(way, compacting.written(words, read, way), read))
     if reply.retry_at_us is not None or reply.remedy == "fallback":

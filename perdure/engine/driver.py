@@ -8,8 +8,9 @@ the journal of a dead one does exactly the same.
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Final
 
 from perdure.core import events as e, step as due
 from perdure.core.agent import AgentSpec
@@ -35,13 +36,14 @@ from perdure.engine.retry import LONGEST_S
 from perdure.engine.stops import first, our_fault, overdue, parked_by, poison, time_left_s
 from perdure.engine.tool_calls import request_tools, run_tools, settle
 from perdure.engine.trees import Trees
-from perdure.engine.waits import end_overdue
+from perdure.engine.waits import Held, end_overdue
 from perdure.engine.ways import way_of
 from perdure.engine.work import Place, Work
 from perdure.ports.tool import Tool
 
 Toolbox = Callable[[AgentSpec], Awaitable[Mapping[str, Tool]]]
 _LOG = logging.getLogger("perdure")
+_LOOK_AGAIN_S: Final = 30.0
 
 
 class Driver:
@@ -74,6 +76,7 @@ class Driver:
         self._work: Work | None = None
         self._held_up = (0, 0)  # the turn and the model call that a breaker held up last
         self._retry = (0, 0.0)  # a retry's time by the wall clock, and by the monotonic one
+        self.held = Held(kit.clock)
 
     def post_arrived(self) -> None:
         """Something may have been put into the session's inbox."""
@@ -97,7 +100,7 @@ class Driver:
         self._known.set()
 
     async def run(self) -> None:
-        """Own the session and work until it rests and stays at rest for a while.
+        """Own the session and work until it rests, or sleeps, and does so for a while.
 
         Raises `SessionBusy` when another live process owns it, `LeaseLost` when one has taken it
         over, `CorruptJournal` when its journal cannot be followed, `NotFound` (E-AGENT-MISSING)
@@ -108,6 +111,7 @@ class Driver:
         journal.published = lambda events, state: self._hub.publish(self._session, events, state)
         place = self.place_type(self._kit, journal)
         aside = self._kit.clerk or self.guest
+        journal.left = aside
         ledger = Ledger()
         if self._trees is not None and not aside:
             ledger = await self._trees.enter(journal.state)
@@ -126,6 +130,9 @@ class Driver:
                 await journal.durable()
                 return
             await self._loop(work)
+        except NotFound:
+            await journal.leave_to_others()
+            raise
         finally:
             self._work = None
             await self._leave(work)
@@ -162,7 +169,7 @@ class Driver:
             self._mail.look_again(work)
             await self._mail.drain(work)
             step = next_step(work.state) if work.state.seq else due.Rest("idle")
-            if isinstance(step, due.Rest):
+            if isinstance(step, due.Rest) or self._sleeps_long(work, step):
                 await work.journal.durable()
                 if await self._wait(self._kit.bounds.idle_s):
                     continue
@@ -181,6 +188,13 @@ class Driver:
                 _LOG.exception("session.failed session=%s", self._session)
                 await self._park(work, our_fault(error))
 
+    def _sleeps_long(self, work: Work, step: due.Step) -> bool:
+        """Whether nothing comes due for so long that the session can be let go meanwhile."""
+        if not isinstance(step, due.Sleep) or not self._kit.wakes:
+            return False
+        left_s = self.held.left_s(work.state)
+        return left_s is None or left_s > self._kit.bounds.idle_s
+
     async def _park(self, work: Work, error: ErrorInfo) -> None:
         """Park, and let the sandbox go: whoever resumes begins with one that may be whole again."""
         work.journal.append(e.SessionParked(error))
@@ -192,17 +206,17 @@ class Driver:
         match step:
             case due.CallModel() | due.RunTools() | due.Compact() if over is not None:
                 await end_turn(work, "budget", over)
-            case due.CallModel(not_before_us=when):
+            case due.CallModel(not_before_us=when) | due.Compact(not_before_us=when):
                 if await self._time_has_come(work, when) and await self._way_is_free(work):
                     await self._effectful(work, self._effect_of(work, step))
             case due.RunTools(not_before_us=when):
                 if await self._time_has_come(work, when):
                     await self._effectful(work, self._effect_of(work, step))
-            case due.Compact() | due.RecoverTools():
+            case due.RecoverTools():
                 await self._effectful(work, self._effect_of(work, step))
-            case due.Ask(until_us=until) | due.Sleep(until_us=until):
-                if not end_overdue(work):
-                    await self._rest_until(work, until)
+            case due.Ask() | due.Sleep():
+                if not end_overdue(work, self.held):
+                    await self._rest(work)
             case _:
                 await self._write_down(work, step)
 
@@ -265,11 +279,12 @@ class Driver:
         wait_s = self._retry[1] - monotonic()
         if wait_s <= 0:
             return True
-        if end_overdue(work):
+        if end_overdue(work, self.held):
             return False
-        wake_us = due.next_wake_us(work.state)
-        if wake_us is not None and (wake_us - now_us) / 1_000_000 < wait_s:
-            await self._wait(max(0.0, (wake_us - now_us) / 1_000_000))
+        held_s = self.held.left_s(work.state)
+        left_s = min(time_left_s(work.state, now_us), math.inf if held_s is None else held_s)
+        if left_s < wait_s:
+            await self._wait(left_s)
             return False  # whatever ended the waiting, it is looked at first
         return not await self._wait(wait_s)
 
@@ -331,11 +346,13 @@ class Driver:
         finally:
             self._drain_task = None
 
-    async def _rest_until(self, work: Work, until_us: int | None) -> None:
-        """Wait for people and timers. What comes due is written down by the loop."""
+    async def _rest(self, work: Work) -> None:
+        """Wait for people and timers. What comes due is written down by the loop, which looks at
+        the wall clock now and then: the machine itself may have slept.
+        """
         await work.journal.durable()
-        now_us = self._kit.clock.now_us()
-        await self._wait(None if until_us is None else (until_us - now_us) / 1_000_000)
+        left_s = self.held.left_s(work.state)
+        await self._wait(None if left_s is None else min(left_s, _LOOK_AGAIN_S))
 
     async def _wait(self, seconds: float | None) -> bool:
         """Wait for mail, at most `seconds`. False when none came."""

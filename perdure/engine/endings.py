@@ -27,6 +27,9 @@ async def end_turn(work: Work, status: TurnStatus, error: ErrorInfo | None = Non
 
 def cancelled_text(call: CallState, why: str) -> str:
     """Return what the model reads of a call that was stopped."""
+    if call.failures and call.phase is not Phase.STARTED and call.effect is not Effect.IDEMPOTENT:
+        back = "; what it changed was taken back" if call.effect is Effect.CONTAINED else ""
+        return f"{why} after this call had failed{back}. {call.reason}".strip()
     if call.attempt and call.effect in (Effect.ONCE, Effect.IDEMPOTENT):
         # Also one that was to be run again: what its earlier attempts did is not undone by that.
         return f"{why} while this call was running. It is not known whether it took effect."
@@ -45,4 +48,8 @@ def _cancelled(work: Work, status: TurnStatus) -> Iterator[Payload]:
         if call.phase is Phase.STARTED and call.effect is Effect.ONCE:
             info = error_info("E-TOOL-UNKNOWN", "tool", why, subject=call.call.tool)
             yield e.ToolFinished(call.call.id, "unknown", error=info)
-        yield e.ToolFinished(call.call.id, "cancelled", cancelled_text(call, why))
+        text = cancelled_text(call, why)
+        if work.state.awaits_answer(call.call.id):
+            doubt = "" if call.effect is Effect.READ else " It is not known what came of it."
+            text = f"{why} before this call was answered.{doubt}"
+        yield e.ToolFinished(call.call.id, "cancelled", text)

@@ -9,6 +9,7 @@ from typing import Final
 from perdure.core import events as e
 from perdure.core.errors import ErrorInfo, fingerprint_of
 from perdure.core.events import Event
+from perdure.engine.breaker import told
 from perdure.ports.store import ErrorRow
 
 _MESSAGE_CHARS: Final = 500  # lists show the beginning; the journal has it all
@@ -23,8 +24,10 @@ def rows_of(session: str, events: Sequence[Event]) -> list[ErrorRow]:
 def info_of(event: Event) -> ErrorInfo | None:
     """Return the error that an event tells of, if it counts as one."""
     match event.payload:
-        case e.ToolFinished(status="error" | "unknown", error=info):
+        case e.ToolFinished(status="error" | "unknown" | "retry" | "held", error=info):
             return info
+        case e.NoteRecorded(text=text) | e.ModelRequested(because=text):
+            return told(text)
         case e.ModelResponded(error=info) | e.TurnEnded(error=info):
             return info
         case e.SessionParked(error=info) | e.EnvironmentLost(error=info):
@@ -63,7 +66,9 @@ def _row(session: str, event: Event) -> ErrorRow | None:
 
 def _stops(event: Event) -> bool:
     match event.payload:
-        case e.TurnEnded() | e.SessionParked() | e.ToolFinished(status="unknown"):
+        case e.TurnEnded() | e.SessionParked() | e.ToolFinished(status="unknown" | "held"):
+            return True
+        case e.ToolFinished(fatal=True):
             return True
         case _:
             return False

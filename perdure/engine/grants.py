@@ -20,8 +20,7 @@ from perdure.core.codec import Reader, encode
 from perdure.core.conditions import parse
 from perdure.core.errors import Conflict, InvalidRequest, NotFound, PerdureError
 from perdure.core.grants import Grant, first_covering
-from perdure.core.inbox import Decide
-from perdure.core.state import CallState, State
+from perdure.core.state import ActionState, CallState, State
 from perdure.engine.journal import events_of, load
 from perdure.ports.store import Doc, Store
 
@@ -210,16 +209,11 @@ def made(
     )
 
 
-def bound(state: State, decision: Decide, now_us: int) -> Decide:
-    """Fill in what the one who typed a decision could not know: the tool as it is pinned here."""
-    wish = decision.grant
-    if wish is None:
-        return decision
-    grant = made(
-        state, decision.action_id, scope=wish.scope, by=decision.by, when=wish.when,
-        until_us=wish.until_us, now_us=now_us,
-    )  # fmt: skip
-    return replace(decision, grant=grant)
+def like_it(state: State, action: ActionState) -> Grant | None:
+    """Return what would allow all calls of an action's tool in its session, nobody's yet."""
+    if action.kind != "approve":
+        return None
+    return made(state, action.id, scope="session", by="", when="", until_us=None, now_us=0)
 
 
 async def forget(store: Store, name: str) -> bool:

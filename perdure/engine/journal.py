@@ -6,6 +6,7 @@ each batch holding all that has gathered. What must not happen before it is writ
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
@@ -15,14 +16,14 @@ from perdure.core import journal as records
 from perdure.core.codec import Reader, encode
 from perdure.core.content import ContextItem
 from perdure.core.context import Transcript
-from perdure.core.errors import CorruptJournal, StoreFull, Unavailable
+from perdure.core.errors import CorruptJournal, PerdureError, StoreFull, Unavailable
 from perdure.core.events import Event, Payload, SessionRewound, TurnStarted
 from perdure.core.evolve import evolve
 from perdure.core.state import FOLD_VERSION, State
 from perdure.core.timeline import effective, rewound
 from perdure.engine.errors import rows_of
 from perdure.engine.kit import Kit
-from perdure.engine.summary import row_of, telling
+from perdure.engine.summary import row_of, telling, wakes_at
 from perdure.ports.blobs import Blobs
 from perdure.ports.store import Batch, Claim, Letter, Store
 
@@ -134,6 +135,7 @@ class Journal:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._undurable: list[Event] = []
         self._transcript: Transcript | None = Transcript() if state.seq == 0 else None
+        self.left = False  # whether what is due here is left to whoever can do it
         self.published: Callable[[list[Event], State], None] = lambda _events, _state: None
         self.noted: Callable[[State], None] = lambda _state: None  # of each change, at once
 
@@ -244,6 +246,22 @@ class Journal:
         assert self._transcript is not None, "the transcript was not loaded"
         return self._transcript.items
 
+    async def leave_to_others(self) -> None:
+        """Say in the list that something is due here that this process cannot do. A courtesy:
+        it fails quietly.
+        """
+        self.left = True
+        with contextlib.suppress(PerdureError):
+            await self.durable()
+            row = await self._kit.store.session(self.claim.session)
+            if row is None or not (when := wakes_at(self.state, left=True)):
+                return
+            row = msgspec.structs.replace(row, wake_at_us=when)
+            seq = self._durable_seq
+            await self._kit.store.append(
+                Batch(self.claim.session, self.claim.epoch, seq, (), row=row)
+            )
+
     async def close(self) -> None:
         """Write what is waiting and cache the state. Raises nothing: a failure was told."""
         flusher = self._flusher
@@ -287,7 +305,7 @@ class Journal:
             self._durable_seq,
             [written.record for _, written in waiting],
             taken,
-            row_of(self.state, telling([event for event, _ in waiting])),
+            row_of(self.state, telling([event for event, _ in waiting]), left=self.left),
             rows_of(self.claim.session, [event for event, _ in waiting]),
         )
         for _, written in waiting:

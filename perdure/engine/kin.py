@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -87,6 +87,46 @@ async def _stuck_below(store: Store, state: State) -> str:
     return "waiting"
 
 
+class Asleep(NamedTuple):
+    """That a session sleeps: until when (None: no time will wake it), and which events would
+    wake it.
+    """
+
+    until_us: int | None
+    events: tuple[str, ...]
+
+
+async def asleep(store: Store, state: State) -> Asleep | None:
+    """Return until when nothing is due in a session and its subagents; None where something is,
+    or where a person is waited for.
+    """
+    match next_step(state):
+        case due.Sleep(timers=timers, until_us=until_us):
+            return Asleep(until_us, tuple(t.signal for t in timers if t.signal))
+        case due.RecoverTools():
+            return await _asleep_below(store, state)
+        case _:
+            return None
+
+
+async def _asleep_below(store: Store, state: State) -> Asleep | None:
+    errands = open_errands(state)
+    names = {call.call.id for call in errands}
+    busy = [c for c in state.open_calls if c.call.id not in names and c.phase is not Phase.SLEEPING]
+    if not errands or busy:
+        return None
+    times = [timer.due_us for timer in state.timers.values()]
+    events = [timer.signal for timer in state.timers.values() if timer.signal]
+    for call in errands:
+        below, _, _ = await load(store, child_name(state.id, call.call.id))
+        under = await asleep(store, below) if below.seq else None
+        if under is None:
+            return None
+        times.append(under.until_us)
+        events.extend(under.events)
+    return Asleep(min((t for t in times if t is not None), default=None), tuple(events))
+
+
 def tree_of(rows: Iterable[SessionRow], root: str) -> list[SessionRow]:
     """Return the row of `root` and those of all sessions below it: each one followed by its
     children, the oldest first.
@@ -121,8 +161,9 @@ def summed(rows: Sequence[SessionRow]) -> Tree:
 
 def with_waiting(rows: Sequence[SessionRow]) -> list[SessionRow]:
     """Return `rows` in their order; one that works while a subagent below it waits for a person
-    waits too, and counts what is owed below it.
+    waits too, and counts what is owed below it. One whose subagents at work all sleep sleeps.
     """
+    rows = _with_sleeping(rows)
     by_id = {row.id: row for row in rows}
     below: dict[str, int] = {}
     for row in rows:
@@ -132,11 +173,28 @@ def with_waiting(rows: Sequence[SessionRow]) -> list[SessionRow]:
     return [_waits(row, below[row.id]) if row.id in below else row for row in rows]
 
 
+def _with_sleeping(rows: Sequence[SessionRow]) -> list[SessionRow]:
+    by_id = {row.id: row for row in rows}
+    below: dict[str, list[str]] = {}
+    for row in rows:
+        if row.parent and row.status in ("running", "sleeping", "waiting"):
+            below.setdefault(row.parent, []).append(row.id)
+    # The deepest first: a row sleeps when all below it do.
+    depth = {row.id: len(_above(by_id, row)) for row in rows}
+    for name in sorted(below, key=lambda each: -depth.get(each, 0)):
+        under = [by_id[each] for each in below[name]]
+        row = by_id.get(name)
+        if row and row.status == "running" and all(u.status == "sleeping" for u in under):
+            wake_us = min((u.wake_at_us for u in under if u.wake_at_us), default=0)
+            by_id[name] = replace(row, status="sleeping", wake_at_us=wake_us)
+    return [by_id[row.id] for row in rows]
+
+
 def _above(by_id: Mapping[str, SessionRow], row: SessionRow) -> list[str]:
     """Return the ids of those above `row` that are in the middle of a turn."""
     names: list[str] = []
     parent = by_id.get(row.parent)
-    while parent is not None and parent.status in ("running", "waiting"):
+    while parent is not None and parent.status in ("running", "sleeping", "waiting"):
         if parent.id in names:
             break
         names.append(parent.id)

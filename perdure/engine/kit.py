@@ -63,7 +63,8 @@ class Kit:
     that a command's effects stay in the workspace. A `clerk` takes what is posted into journals
     that nobody owns, and leaves all work alone: for processes that decide and look on but do not
     have the agents' code. `agents` is asked for those that were never registered. `schedules`: the
-    engine fires, while it is open, what is due of agents that are registered in it.
+    engine fires, while it is open, what is due of agents that are registered in it. `wakes`: it
+    goes on with sessions of such agents when they are due, and lets go of those that sleep long.
     """
 
     store: Store
@@ -77,4 +78,5 @@ class Kit:
     breakers: Breakers = field(default_factory=Breakers)
     clerk: bool = False
     schedules: bool = False
+    wakes: bool = True
     agents: AgentSource | None = None

@@ -78,6 +78,11 @@ class Ledger:
             self._nodes[session].live = False
             self._tell()
 
+    def asleep(self) -> list[tuple[str, int]]:
+        """Return the sessions below the top that nobody here works on, and their last seq."""
+        nodes = self._nodes.values()
+        return [(n.state.id, n.state.seq) for n in nodes if n.parent is not None and not n.live]
+
     def note(self, state: State) -> None:
         """Take a session's newest state. Parents are to be noted before their children."""
         node = self._nodes.get(state.id) or self._add(state)

@@ -74,7 +74,7 @@ async def _reserved_call(work: Work, transcript: Transcript, way: Way) -> bool:
     must wait. Between the question and the answer nothing else can happen.
     """
     steers = tuple(q.seq for q in work.state.queue if q.kind == "steer")
-    bound = budget.input_bound(work.state, transcript) + sum(
+    bound = budget.input_bound(work.state, transcript, way.model) + sum(
         len(encode(UserItem(content))) + 32 for content in transcript.waiting(steers)
     )
     price = budget.price_of(work.kit.prices, way.model)

@@ -17,6 +17,7 @@ from perdure.core.codec import arguments_of
 from perdure.core.errors import PerdureError, error_info
 from perdure.core.policy import approval_digest
 from perdure.core.state import CallState, Phase
+from perdure.engine.saying import said_with
 from perdure.engine.tool_calls import ask_what_happened, run_call
 from perdure.engine.work import Work, context_of
 from perdure.ports.tool import Tool, ToolFailed, ToolOutput
@@ -41,9 +42,9 @@ async def _one_by_one(work: Work, tools: Mapping[str, Tool], calls: Sequence[Cal
     for call in calls:
         tool = _same(tools.get(call.call.tool), call)
         if call.phase is Phase.ASKING:
-            _ask_again(work, call)
+            _ask_again(work, call, await said_with(work, call.call.id))
         elif call.phase is Phase.UNKNOWN:
-            ask_what_happened(work, call)
+            ask_what_happened(work, call, await said_with(work, call.call.id))
         elif call.effect is Effect.ONCE or tool is None:
             await _recover_once(work, tool, call)
         elif call.effect is Effect.CONTAINED:
@@ -62,13 +63,15 @@ def _same(tool: Tool | None, call: CallState) -> Tool | None:
     return tool if approval_digest(tool.spec, call.call.arguments) == call.digest else None
 
 
-def _ask_again(work: Work, call: CallState) -> None:
+def _ask_again(work: Work, call: CallState, said: str) -> None:
     """Put a question that was lost between the call and its action."""
     expires_us = work.kit.clock.now_us() + int(work.state.spec.approval_expires_s * 1_000_000)
     action_id = f"a{work.state.next_action}"
     question = f"{call.call.tool}({call.call.arguments})"
     work.journal.append(
-        e.ActionRequested(action_id, "approve", call.call.id, question, call.digest, expires_us)
+        e.ActionRequested(
+            action_id, "approve", call.call.id, question, call.digest, expires_us, said
+        )
     )
 
 
@@ -95,8 +98,9 @@ async def _recover_once(work: Work, tool: Tool | None, call: CallState) -> None:
         return
     why = "The process died after the call left and before a result came back."
     info = error_info("E-TOOL-UNKNOWN", "tool", why, subject=call.call.tool)
+    said = await said_with(work, call.call.id)
     work.journal.append(e.ToolFinished(call.call.id, "unknown", error=info))
-    ask_what_happened(work, call)
+    ask_what_happened(work, call, said)
 
 
 async def _probe(work: Work, tool: Tool | None, call: CallState) -> ToolOutput | None:
@@ -112,12 +116,13 @@ async def _recover_contained(work: Work, tool: Tool, call: CallState) -> None:
     if call.snapshot:
         plan = await work.place.plan(call.snapshot)
         if plan.unsure:
-            _ask_about_rollback(work, call, plan.unsure)
+            said = await said_with(work, call.call.id)
+            _ask_about_rollback(work, call, plan.unsure, said)
             return
     await run_call(work, tool, call)
 
 
-def _ask_about_rollback(work: Work, call: CallState, unsure: tuple[str, ...]) -> None:
+def _ask_about_rollback(work: Work, call: CallState, unsure: tuple[str, ...], said: str) -> None:
     shown = ", ".join(unsure[:5]) + ("…" if len(unsure) > 5 else "")
     question = (
         f"{call.call.tool} was interrupted, and {len(unsure)} files changed after it died: {shown}."
@@ -125,6 +130,11 @@ def _ask_about_rollback(work: Work, call: CallState, unsure: tuple[str, ...]) ->
     )
     work.journal.append(
         e.ActionRequested(
-            f"a{work.state.next_action}", "rollback", call.call.id, question, call.digest
+            f"a{work.state.next_action}",
+            "rollback",
+            call.call.id,
+            question,
+            call.digest,
+            said=said,
         )
     )

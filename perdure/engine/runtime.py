@@ -19,9 +19,12 @@ from perdure.core.errors import (
     StaleAppend,
     Unavailable,
 )
+from perdure.core.grants import Grant
 from perdure.core.rights import narrowed
 from perdure.engine.agent import Agent
+from perdure.engine.decisions import revoke_rule
 from perdure.engine.driver import Driver
+from perdure.engine.grants import rules_in
 from perdure.engine.hub import Hub
 from perdure.engine.journal import Journal, load
 from perdure.engine.kin import Tree, summed, tree_of, with_waiting
@@ -30,6 +33,7 @@ from perdure.engine.schedules import Schedules
 from perdure.engine.session import Session
 from perdure.engine.subagents import Subagent
 from perdure.engine.trees import Trees, elsewhere
+from perdure.engine.waker import Waker
 from perdure.ports.store import SessionRow
 from perdure.ports.tool import Tool, Toolset
 
@@ -46,6 +50,7 @@ class Engine:
         self.hub = Hub(kit.bounds.follower_backlog)
         self.trees = Trees(self)
         self.schedules = Schedules(self)
+        self.waker = Waker(self)
         self._opening: set[str] = set()
         self._agents: dict[str, tuple[Agent, AgentSpec, Mapping[str, Tool]]] = {}
         self._toolsets: list[Toolset] = []
@@ -55,6 +60,8 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         self._own.append(asyncio.create_task(self._poll(), name="perdure poll"))
+        if self.kit.wakes and not self.kit.clerk:
+            self._own.append(asyncio.create_task(self.waker.run(), name="perdure waker"))
         if self.kit.schedules:
             self._own.append(asyncio.create_task(self.schedules.run(), name="perdure schedules"))
         return self
@@ -98,6 +105,7 @@ class Engine:
             if isinstance(tool, Subagent) and tool.pinned is not None:
                 narrowed(spec, spec.limits, tool.pinned)  # refused here, where its author looks
         self._agents[agent.name] = (agent, spec, {tool.spec.name: tool for tool in tools})
+        self.waker.forget()
         return spec
 
     async def _open_tools(self, agent: Agent) -> list[Tool]:
@@ -155,6 +163,17 @@ class Engine:
         """Return all sessions, last updated first. One whose subagent waits for a person waits."""
         return with_waiting(await self.kit.store.sessions())
 
+    async def rules(self) -> list[Grant]:
+        """Return the rules in force: what people allowed beyond one session, by name."""
+        return await rules_in(self.kit.store)
+
+    async def revoke_rule(self, name: str, *, by: str = "") -> None:
+        """Take a rule out of force, in all processes at once. Raises `NotFound`
+        (E-GRANT-UNKNOWN).
+        """
+        maker = Session(self, name.rpartition(":")[0])
+        await revoke_rule(self.kit, maker, name, by)
+
     async def tree(self, session_id: str) -> Tree:
         """Return the session with all its subagents, and what they used together.
 
@@ -170,6 +189,22 @@ class Engine:
         running = self._drivers.get(session_id)
         return running is not None and await running[0].owns()
 
+    def drives(self, session_id: str) -> bool:
+        """Whether this process is at work on the session."""
+        return session_id in self._drivers
+
+    async def tools_of(self, spec: AgentSpec) -> Mapping[str, Tool]:
+        """Return the code behind a pinned definition, which must be known here by its name.
+
+        Raises `NotFound` (E-AGENT-MISSING), `Conflict` (E-CODE-DRIFT).
+        """
+        known = spec.name in self._agents
+        if not known and self.kit.agents is not None:
+            known = await self.kit.agents.tools(spec) is not None
+        if not known:
+            raise _missing(spec)
+        return await self._toolbox(spec)
+
     def wake(self, session_id: str) -> None:
         """See to it that somebody works on the session: this process, unless another one does."""
         running = self._drivers.get(session_id)
@@ -181,6 +216,7 @@ class Engine:
         driver = self.driver_type(
             self.kit, self.hub, self._toolbox, self.wake, session_id, self.trees
         )
+        driver.held = self.waker.held(session_id)
         task = asyncio.create_task(self._drive(driver, session_id), name=f"drive {session_id}")
         self._drivers[session_id] = (driver, task)
 
@@ -202,6 +238,7 @@ class Engine:
         finally:
             driver.over()
             del self._drivers[session_id]
+            self.waker.let_go(session_id, driver.held)
             for child in self.trees.below(session_id) if driver.worked else ():
                 if child in self._drivers:  # they are driven where their root is, or not at all
                     self._drivers[child][1].cancel()
@@ -259,11 +296,7 @@ class Engine:
         if found is None and self.kit.agents is not None:
             found = await self.kit.agents.tools(spec)
         if found is None:
-            raise NotFound(
-                "E-AGENT-MISSING",
-                f"The code of agent {spec.name} is not loaded here. Nothing was lost.",
-                "Run perdure where the agent is defined, then: perdure resume ID",
-            )
+            raise _missing(spec)
         tools = found
         pinned = {tool.name: tool.terms for tool in spec.tools}
         changed = [n for n, t in pinned.items() if n not in tools or tools[n].spec.terms != t]
@@ -278,16 +311,29 @@ class Engine:
 
     async def _poll(self) -> None:
         """Notice what other processes did: letters for sessions driven here, events to follow."""
+        again = False
         while True:
             try:
-                if not await self.kit.store.changed(self.kit.bounds.poll_s):
+                if not await self.kit.store.changed(self.kit.bounds.poll_s) and not again:
                     continue
                 self.hub.nudge()
                 for session_id in await self.kit.store.mailboxes():
                     if session_id in self._drivers or session_id in self.trees.awaited:
                         self.wake(session_id)
+                strayed = await self.trees.strayed()
+                for session_id in strayed:
+                    self.wake(session_id)
+                again = bool(strayed)  # whoever took their letters may still hold them
             except PerdureError:
                 await asyncio.sleep(self.kit.bounds.poll_s)
+
+
+def _missing(spec: AgentSpec) -> NotFound:
+    return NotFound(
+        "E-AGENT-MISSING",
+        f"The code of agent {spec.name} is not loaded here. Nothing was lost.",
+        "Run perdure where the agent is defined, then: perdure resume ID",
+    )
 
 
 def _difference(old: AgentSpec, new: AgentSpec) -> str:

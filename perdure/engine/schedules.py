@@ -67,11 +67,14 @@ class Schedules:
     """The schedules of one store, as one process sees them.
 
     `prepare`, where given, is called with a run's session before its message is posted; after a
-    crash it is called again.
+    crash it is called again. `told` is called with the session of each run that has begun,
+    `blamed` with the name of a schedule that cannot fire, and why.
     """
 
-    def __init__(self, host: Host, prepare: Prepare | None = None) -> None:
-        self.prepare = prepare
+    def __init__(self, host: Host) -> None:
+        self.prepare: Prepare | None = None
+        self.told: Callable[[str], object] | None = None
+        self.blamed: Callable[[str, PerdureError], object] | None = None
         self._host = host
         self._over: set[tuple[str, int]] = set()  # runs that need no looking after any more
 
@@ -206,6 +209,8 @@ class Schedules:
             name = await self._begin(schedule, fire, agent)
             now_us = self._host.kit.clock.now_us()
             schedule = await self._change(schedule.name, _begun(fire, name, now_us))
+            if self.told is not None:
+                self.told(name)
         return schedule
 
     async def _may_begin(self, schedule: Schedule, fire: Fire) -> bool:
@@ -260,6 +265,8 @@ class Schedules:
 
     async def _blame(self, schedule: Schedule, error: PerdureError) -> None:
         """Write down, once, why a schedule cannot fire."""
+        if self.blamed is not None:
+            self.blamed(schedule.name, error)
         text = f"{error.code}  {error.message}"
         with contextlib.suppress(PerdureError):
             await self._change(

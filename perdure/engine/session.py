@@ -12,15 +12,15 @@ from perdure.core.agent import AgentSpec
 from perdure.core.codec import encode
 from perdure.core.content import Content, ContextItem, Part, as_content
 from perdure.core.context import Transcript
-from perdure.core.errors import Conflict, InvalidRequest, NotFound
+from perdure.core.errors import InvalidRequest, NotFound
 from perdure.core.events import Event
-from perdure.core.inbox import Decide, Post, Put, Rewind, Say, Update, no_such_past
+from perdure.core.inbox import Compact, Decide, Post, Put, Rewind, Say, Update, no_such_past
 from perdure.core.journal import GENESIS
-from perdure.core.policy import approval_digest
 from perdure.core.state import State
 from perdure.core.step import next_step
 from perdure.core.timeline import effective
-from perdure.engine import branching
+from perdure.engine import answers, branching, decisions, signals
+from perdure.engine.grants import Scope
 from perdure.engine.hub import Follower, Hub, Live
 from perdure.engine.journal import events_of, follow, load
 from perdure.engine.kin import stuck
@@ -107,6 +107,10 @@ class Session:
         """Put a word in while a turn runs: the model reads it at its next call."""
         await self.post(Say("steer", as_content(text), by), key)
 
+    async def compact(self, *, by: str = "") -> None:
+        """Make what the model reads shorter before it is called next; the journal keeps all."""
+        await self.post(Compact(by))
+
     async def interrupt(self, *, by: str = "") -> None:
         """End the turn: what runs is killed, what waits is cancelled."""
         await self.post(Say("interrupt", by=by))
@@ -125,10 +129,13 @@ class Session:
     ) -> "Session":
         """Return a new session that begins as this one was at event `at` (default: now), paused.
 
-        Its past is shared, its workspace is made from the snapshot of that moment when it is
-        first needed. Calls that left after `at` are not run again without a decision.
+        That of a closed session begins before it was closed. Its past is shared, its workspace is
+        made from the snapshot of that moment when it is first needed. Calls that left after `at`
+        are not run again without a decision.
         """
         state = await self.state(at)
+        if at is None and state.closed:
+            state = await self.state(await answers.last_open(self, state))
         fresh = name or self._engine.kit.ids.session()
         await branching.fork(self._engine.kit, self.id, state.seq, fresh, agent, by)
         return Session(self._engine, fresh)
@@ -141,8 +148,7 @@ class Session:
         """
         await self.state(to)
         state = await self.state()
-        if state.closed:
-            raise Conflict("E-SESSION-CLOSED", f"{self.id} is closed; its journal stays readable.")
+        answers.ensure_open(state)
         await self.post(Rewind(to, by))
         async for item in self._follow(state.seq):
             if not isinstance(item, Event):
@@ -150,6 +156,8 @@ class Session:
             match item.payload:
                 case e.SessionRewound(to=went) if went - to in (0, 1):  # see `branching.cut`
                     return item
+                case e.SessionClosed():
+                    answers.ensure_open(await self.state())
                 case e.NoteRecorded(text=text) if text == no_such_past(to):
                     raise InvalidRequest("E-REWIND", text)
                 case _:
@@ -165,18 +173,26 @@ class Session:
         await self.post(Update(update))
 
     async def allow(
-        self, action_id: str, *, by: str, seen: str = "", arguments: str | None = None
+        self,
+        action_id: str,
+        *,
+        by: str,
+        seen: str = "",
+        arguments: str | None = None,
+        scope: Scope = "once",
+        when: str = "",
+        until_us: int | None = None,
     ) -> Event:
-        """Let a call run, with other `arguments` (JSON) if given. `seen` is the digest shown."""
-        digest = ""
-        if arguments is not None:
-            state = await self.state()
-            action = state.actions.get(action_id)
-            call = state.turn.calls.get(action.call_id) if state.turn and action else None
-            spec = state.spec.tool(call.call.tool) if call else None
-            digest = approval_digest(spec, arguments) if spec else ""
-        return await self.decide(
-            Decide(action_id, "allow", by, "", seen, arguments, arguments_digest=digest)
+        """Let a call run, with other `arguments` (JSON) if given. `seen` is the digest shown.
+
+        With the scope `session` or `rule` calls of the same tool are not asked about any more, in
+        this session or in all sessions of its agent: those whose arguments fit the condition
+        `when` (empty: all), until `until_us` (microseconds since the epoch; None: until it is
+        revoked). Raises like `decide`, and `InvalidRequest` (E-GRANT, E-CONDITION).
+        """
+        beyond = decisions.Beyond(scope, when, until_us)
+        return await decisions.allow(
+            self, self._engine.kit, action_id, beyond, by=by, seen=seen, arguments=arguments
         )
 
     async def deny(self, action_id: str, *, by: str, reason: str = "") -> Event:
@@ -198,23 +214,58 @@ class Session:
         return await self.decide(Decide(action_id, outcome, by, reason, result=result))
 
     async def decide(self, decision: Decide) -> Event:
-        """Post a decision and return the event that answers it: `action.resolved` when it was
-        taken, `note.recorded` when it came too late. Raises `InvalidRequest` (E-ACTION-UNKNOWN)
-        when no such action is open.
+        """Post a decision; return the `action.resolved` that it became.
+
+        Posting again what was decided in the same words returns the event that is there. Raises
+        `Conflict` once the refusal is in the journal: E-ACTION-DECIDED, with who decided what and
+        when, where somebody was faster, it had expired or its turn had ended; E-ACTION-REFUSED
+        where what was shown is not what would run, or the decision does not fit the action;
+        E-SESSION-CLOSED. Raises `InvalidRequest`: E-ACTION-UNKNOWN when there never was such an
+        action, E-ACTION-ANSWER when a client is to answer it.
         """
-        state = await self.state()
-        if decision.action_id not in state.actions:
-            known = ", ".join(state.actions) or "none"
-            raise InvalidRequest(
-                "E-ACTION-UNKNOWN",
-                f"{self.id} has no open action {decision.action_id}. Open: {known}.",
-                "It may be decided already: perdure show " + self.id,
-            )
-        await self.post(decision)
-        async for item in self._follow(state.seq):
-            if isinstance(item, Event) and _answers(item, decision):
-                return item
-        raise AssertionError("a follower ends only by an error")
+        return await decisions.decide(self, decision)
+
+    async def revoke(self, name: str, *, by: str = "") -> Event:
+        """Take back what was allowed in this session beyond one call; `State.grants` has the names.
+
+        A rule is out of force everywhere. Raises `NotFound` (E-GRANT-UNKNOWN), `Conflict`
+        (E-SESSION-CLOSED).
+        """
+        return await decisions.revoke(self, self._engine.kit, name, by)
+
+    async def answer(
+        self, call_id: str, result: object, *, failed: bool = False, by: str = ""
+    ) -> Event:
+        """Answer a call that was left to a client; return the event that takes the answer.
+
+        `result` is a text or anything with a JSON form; `failed` says that there is none, and why.
+        The same answer again is harmless. Raises `InvalidRequest` (E-ANSWER-FORM) when it does not
+        fit what the tool asks for, `NotFound` (E-CALL-UNKNOWN), and `Conflict`: E-ANSWER-TWICE
+        after another answer, E-ANSWER-LATE when its turn has ended, E-ANSWER-EARLY before the call
+        was put, E-SESSION-CLOSED.
+        """
+        return await answers.answer(self, call_id, result, failed=failed, by=by)
+
+    async def close(self, *, by: str = "") -> Event:
+        """Close the session for good; return the event that says so, whoever wrote it.
+
+        An open turn is interrupted first, and subagents are closed with it. This process ends the
+        turn unless another one drives the session. What comes afterwards raises `Conflict`
+        (E-SESSION-CLOSED); the journal stays readable, and a fork goes on.
+        """
+        return await answers.close(self, by)
+
+    async def signal(self, name: str, data: object = "", *, key: str = "", by: str = "") -> bool:
+        """Tell the session of an event outside, durably: a call that waits for `name`, now or
+        later, ends with `data`, a text or anything with a JSON form.
+
+        The same `key` tells it once, and False is returned when it had been told. Raises
+        `InvalidRequest` (E-SIGNAL), and `Conflict`: E-KEY-REUSED for other data under the key,
+        E-SESSION-CLOSED.
+        """
+        signalled = signals.signalled(name, data, by)
+        answers.ensure_open(await self.state())
+        return await self.post(signalled, key)
 
     async def post(self, post: Post, key: str = "") -> bool:
         """Put a letter in the inbox, durably; False when its key was posted before."""
@@ -243,8 +294,7 @@ class Session:
 
     async def _turn(self, post: Say, key: str) -> AsyncIterator[Event | Live]:
         state = await self.state()
-        if state.closed:
-            raise Conflict("E-SESSION-CLOSED", f"{self.id} is closed; its journal stays readable.")
+        answers.ensure_open(state)
         name = key or f"auto:{self._engine.kit.ids.event(self._engine.kit.clock.now_us())}"
         fresh = await self.post(post, name)
         async for item in self._until_still(state, started=not fresh, key=name):
@@ -270,7 +320,9 @@ class Session:
                     state = known
                 else:
                     state = await follow(self._engine.kit.store, self.id, state, item)
-                if started and await self._still(state):
+                if not started:
+                    answers.ensure_open(state)  # it was closed before it took what was posted
+                elif await self._still(state):
                     return
 
     async def _still(self, state: State) -> bool:
@@ -312,13 +364,3 @@ class Session:
         return NotFound(
             "E-EVENT-UNKNOWN", f"{self.id} has no event {at}.", f"perdure show {self.id}"
         )
-
-
-def _answers(event: Event, decision: Decide) -> bool:
-    match event.payload:
-        case e.ActionResolved(action_id=action_id):
-            return action_id == decision.action_id
-        case e.NoteRecorded(text=text):
-            return f" of {decision.action_id} by " in text
-        case _:
-            return False

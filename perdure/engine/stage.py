@@ -7,24 +7,25 @@ that everything happens in the recorded order. No tool is run, no file is touche
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 from msgspec.structs import replace
 
 from perdure.core import events as e
-from perdure.core.agent import ToolSpec
+from perdure.core.agent import Effect, ToolSpec
 from perdure.core.errors import ErrorInfo, InvalidRequest, Unavailable, error_info
+from perdure.core.grants import Grant
 from perdure.core.state import State
-from perdure.engine.breaker import BreakerRules, Breakers, Way
 from perdure.engine.journal import Journal
 from perdure.engine.kit import Kit
 from perdure.engine.recording import Recording, Retold
+from perdure.engine.waits import Held
 from perdure.engine.work import Place, Work
-from perdure.ports.model import Delta, Model, ModelFailed, ModelReply, ModelRequest, TextDelta
+from perdure.ports.clock import Clock
 from perdure.ports.sandbox import Rollback, Sandbox
 from perdure.ports.store import Store
-from perdure.ports.tool import OutcomeUnknown, Tool, ToolContext, ToolFailed, ToolOutput
+from perdure.ports.tool import OutcomeUnknown, Tool, ToolContext, ToolFailed, ToolOutput, Waiting
 
 T = TypeVar("T")
 Answer = Callable[[], T]  # gives the value, or raises what was raised then
@@ -131,6 +132,18 @@ class ToldTool:
         """Return what was recorded of this call."""
         return await self._stage.ask(lambda: self._result(context.call_id))
 
+    def wait(
+        self, arguments: Mapping[str, Any], now_us: int, context: ToolContext
+    ) -> Waiting | None:
+        """Return what the call was said to wait for, if it did. Raises what it raised."""
+        match self._stage.recording.next_of(context.call_id):
+            case e.TimerSet(due_us=due_us, signal=signal):
+                return Waiting(due_us, signal)
+            case e.ToolFinished(status="error", error=ErrorInfo() as error):
+                raise InvalidRequest(error.code, error.message, error.hint)
+            case _:
+                return None
+
     async def probe(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput | None:
         """Return what the probe must have said, by what the engine did then."""
         return await self._stage.ask(lambda: self._probed(context.call_id))
@@ -139,7 +152,11 @@ class ToldTool:
         stage = self._stage
         match stage.concerning(call_id):
             case e.ToolFinished(status="ok" | "error") as done:
-                return lambda: _output(done)
+                return self._ended(done)
+            case e.ToolFinished(status="retry" | "held") as done:
+                return self._failed(done)
+            case e.EnvironmentRestored() if not stage.interrupted:
+                return self._taken_back(call_id)
             case e.ToolFinished(status="unknown", error=error):
                 after = stage.recording.ahead(1)
                 asks = after is not None and isinstance(after.payload, e.ActionRequested)
@@ -150,6 +167,32 @@ class ToldTool:
                 return stage.cut
             case _:
                 return None
+
+    def _ended(self, done: e.ToolFinished) -> Answer[ToolOutput]:
+        """Return what a call ended with. Where errors go to others than the model, one that went
+        to the model was a mistake of the model's own.
+        """
+        error = done.error
+        if error is None or done.fatal or self.spec.on_error == "model":
+            return lambda: _output(done)
+        if done.text == f"{error.code}: {error.message}":
+            return _raising(InvalidRequest(error.code, error.message, error.hint))
+        return lambda: _output(done)
+
+    def _taken_back(self, call_id: str) -> Answer[ToolOutput] | None:
+        """Return what the attempt failed with whose changes the event that is due undoes."""
+        after = self._stage.recording.ahead(1)
+        match after.payload if after is not None else None:
+            case e.ToolFinished(call_id=name, status="retry" | "held") as done if name == call_id:
+                return self._failed(done)
+            case _:
+                return None
+
+    def _failed(self, done: e.ToolFinished) -> Answer[ToolOutput]:
+        """Return what an attempt failed with; a `once` call is tried again only if it said so."""
+        if done.status == "retry" and self.spec.effect is Effect.ONCE and done.error is not None:
+            return _raising(ToolFailed(done.error))
+        return lambda: _output(done)
 
     def _probed(self, call_id: str) -> Answer[ToolOutput | None] | None:
         match self._stage.concerning(call_id):
@@ -174,94 +217,23 @@ def _raising(error: Exception) -> Callable[[], NoReturn]:
     return answer
 
 
-class ToldModels:
-    """Finds the same model under every name: one that gives the recorded replies."""
+class ToldHeld(Held):
+    """Waits as they ended: which of two was over first, the monotonic clock of then knew."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, clock: Clock) -> None:
+        super().__init__(clock)
         self._stage = stage
 
-    def get(self, name: str) -> tuple[Model, str]:
-        """See `Models.get`. A model that could not be found then is not found now."""
+    def is_over(self, name: str, due_us: int, now_us: int) -> bool:
+        """Whether the event that is due says so; where it says nothing, whether it was time."""
         match self._stage.recording.due:
-            case e.TurnEnded(status="failed", error=error) if error and error.kind == "model":
-                raise InvalidRequest(error.code, error.message, error.hint)
+            case (
+                e.TimerFired(timer_id=ended, signal=0)
+                | e.ActionResolved(action_id=ended, decision="expired")
+            ):
+                return name == ended
             case _:
-                return ToldModel(self._stage), name.partition(":")[2]
-
-
-class ToldBreakers(Breakers):
-    """Breakers that hold nobody up: that they did, and where a call went instead, is recorded."""
-
-    def __init__(self, stage: Stage) -> None:
-        super().__init__()
-        self._stage = stage
-
-    def pick(
-        self, models: Sequence[str], missing: Mapping[str, str], now_s: float, rules: BreakerRules
-    ) -> Way:
-        """See `Breakers.pick`. Only a model that could have been taken is believed."""
-        match self._stage.recording.due:
-            case e.ModelRequested(model=model, because=because) if because and model in models[1:]:
-                return Way(model, because)
-            case _:
-                return Way(models[0], missing.get(models[0], ""))
-
-    def comes_back(
-        self, model: str, call: int, error: ErrorInfo | None, now_s: float, rules: BreakerRules
-    ) -> None:
-        """See `Breakers.comes_back`: what was recorded opens nothing now."""
-
-
-class ToldModel:
-    """A model that gives the recorded replies and failures."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-
-    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelReply]:
-        """See `Model.stream`."""
-        reply = await self._stage.ask(self._reply)
-        match reply.status:
-            case "ok":
-                yield _as_replied(reply)
-            case "cancelled":
-                if reply.partial:
-                    yield TextDelta(reply.partial)
-                self._stage.cut()
-            case _:
-                assert reply.error is not None
-                usage = replace(reply.usage, cost_micro_usd=None)
-                raise ModelFailed(reply.error, reply.partial, usage)
-
-    async def check(self) -> str:
-        """See `Model.check`."""
-        return "recorded"
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-    def _reply(self) -> Answer[e.ModelResponded] | None:
-        match self._stage.recording.due:
-            case e.ModelResponded(status="ok" | "error" | "incomplete") as reply:
-                return lambda: reply
-            case e.ModelResponded(status="cancelled", model="") as reply:
-                return (lambda: reply) if self._stage.interrupted else None
-            case _:
-                return None
-
-
-def _as_replied(reply: e.ModelResponded) -> ModelReply:
-    return ModelReply(
-        items=reply.items,
-        usage=replace(reply.usage, cost_micro_usd=None),
-        finish=reply.finish,
-        raw=reply.raw,
-        dialect=reply.dialect,
-        provider=reply.provider,
-        model=reply.model,
-        request_id=reply.request_id,
-        dropped=reply.dropped,
-    )
+                return super().is_over(name, due_us, now_us)
 
 
 class ToldPlace(Place):
@@ -325,6 +297,31 @@ def _paths_in(question: str) -> tuple[str, ...]:
     named = shown.removesuffix("…") if count > 5 else shown
     paths = named.split(", ", min(count, 5) - 1)
     return (*paths, *("" for _ in range(count - len(paths))))
+
+
+class ToldRules:
+    """The rules as they were found: what a call was allowed by, if it was a rule."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    async def __call__(self, call_id: str) -> Sequence[Grant]:
+        """Wait until the record says what became of the call; return the rule that allowed it.
+
+        The engine looks for itself whether that rule covers the call.
+        """
+        return await self._stage.ask(lambda: self._found(call_id))
+
+    def _found(self, call_id: str) -> Answer[Sequence[Grant]] | None:
+        match self._stage.concerning(call_id):
+            case None:
+                return None
+            case e.ToolRequested(grant=grant):
+                pass
+            case _:  # it goes on, so what had allowed it still did
+                grant = self._stage.recording.granted(call_id)
+        rules = (grant,) if grant is not None and grant.scope == "rule" else ()
+        return lambda: rules
 
 
 class NoStore:

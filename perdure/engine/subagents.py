@@ -46,6 +46,7 @@ _SCHEMA: Final = msgspec.Raw(
         }
     )
 )
+_LETTERS: Final = (e.InputAccepted, e.ActionResolved, e.SignalReceived)
 _TIMEOUT_S: Final = 365 * 24 * 3600.0  # the subagent's own limits end it, not the tool's
 
 
@@ -86,18 +87,36 @@ class Subagent:
             raise Unavailable("E-SUBAGENT-ENGINE", "A subagent runs only inside an engine.")
         trees, work = self.trees, context.work
         name = child_name(work.state.id, context.call_id)
-        row = await trees.owner.kit.store.session(name)
-        most = _least(self.max_children, work.state.width)
         try:
-            with trees.running(work.state.id, name, fresh=row is None, most=most):
-                if row is None:
-                    await trees.owner.create(self._created(work, name, context.call_id))
-                return await self._errand(trees, name, task, context)
+            return await self._patiently(trees, name, task, context)
         except asyncio.CancelledError:
             if not work.interrupting:
                 raise  # this process lets go: the child is taken up again
             await trees.stop(name, work.state.id)
             return _stopped(self.name, name)
+
+    async def _patiently(
+        self, trees: Trees, name: str, task: str, context: CallContext
+    ) -> ToolOutput:
+        """Attend to the child while the store is away or full, too: it may be at work already,
+        and no error of ours may take the place of its answer.
+        """
+        while True:
+            try:
+                return await self._attended(trees, name, task, context)
+            except Unavailable:
+                await asyncio.sleep(trees.owner.kit.bounds.poll_s)
+
+    async def _attended(
+        self, trees: Trees, name: str, task: str, context: CallContext
+    ) -> ToolOutput:
+        work = context.work
+        row = await trees.owner.kit.store.session(name)
+        most = _least(self.max_children, work.state.width)
+        with trees.running(work.state.id, name, fresh=row is None, most=most):
+            if row is None:
+                await trees.owner.create(self._created(work, name, context.call_id))
+            return await self._errand(trees, name, task, context)
 
     async def probe(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput | None:
         """Nothing to ask: a call is simply run again."""
@@ -146,7 +165,7 @@ class Subagent:
                             state = await follow(trees.owner.kit.store, name, state, item)
                             if (output := await errand.take(state, item)) is not None:
                                 return output
-                            if isinstance(item.payload, e.InputAccepted | e.ActionResolved):
+                            if isinstance(item.payload, _LETTERS):
                                 # Another process may have taken the letter; the work is ours.
                                 trees.owner.wake(name)
             except Unavailable:
@@ -164,6 +183,7 @@ class _Errand:
         self._turn = 0
         self._text = ""
         self._told = ""
+        self._aside = False
 
     async def take(self, state: State, event: Event) -> ToolOutput | None:
         """Take the next event; return the call's output once it is known."""
@@ -172,6 +192,10 @@ class _Errand:
                 self._input = event.seq
             case e.TurnStarted(input=seq) if seq == self._input:
                 self._turn = event.turn
+            case e.ModelRequested(purpose=purpose):
+                self._aside = bool(purpose)
+            case e.ModelResponded(status="ok") if self._aside:
+                pass  # a summary, and no part of what it says
             case e.ModelResponded(status="ok", items=items) if event.turn == self._turn:
                 self._text = "".join(i.text for i in items if isinstance(i, Text)) or self._text
             case TurnEnded() as end if event.turn == self._turn and self._turn:

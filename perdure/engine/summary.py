@@ -1,9 +1,11 @@
 """A session as one row of a list, computed from its state and its newest event."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from perdure.core import events as e, step as due
+from perdure.core.compacting import HEAD
 from perdure.core.content import Text, ToolCall, text_of
 from perdure.core.events import Event
 from perdure.core.state import State
@@ -22,8 +24,11 @@ _WIDTH = 80
 _LOOKED_AT = 4096  # what comes after so many characters no line of a list shows
 
 
-def row_of(state: State, newest: Event | None) -> SessionRow:
-    """Return the row of a session whose newest event is `newest` (None: only the state changed)."""
+def row_of(state: State, newest: Event | None, *, left: bool = False) -> SessionRow:
+    """Return the row of a session whose newest event is `newest` (None: only the state changed).
+
+    What is due in a session that is `left` to others is due at once.
+    """
     error = state.parked or state.last_error
     return SessionRow(
         id=state.id,
@@ -45,22 +50,28 @@ def row_of(state: State, newest: Event | None) -> SessionRow:
         parent=state.parent,
         created_at_us=state.created_at_us,
         updated_at_us=state.updated_at_us,
-        wake_at_us=wakes_at(state),
+        wake_at_us=wakes_at(state, left=left),
     )
 
 
-def wakes_at(state: State) -> int:
-    """Return when something is due in a session that nobody works on: a timer, the end of a
-    question, another attempt; 0: not by itself.
+def wakes_at(state: State, *, left: bool = False) -> int:
+    """Return when something comes due in a session by itself: a timer, the end of a question,
+    another attempt; 0: never. In one that is `left` to others, all that is due is.
     """
     match next_step(state):
         case due.Ask(until_us=when) | due.Sleep(until_us=when):
             return when or 0
-        case due.CallModel(not_before_us=int() as when) | due.RunTools(not_before_us=int() as when):
+        case (
+            due.CallModel(not_before_us=int() as when)
+            | due.Compact(not_before_us=int() as when)
+            | due.RunTools(not_before_us=int() as when)
+        ):
             other = due.next_wake_us(state)
             return when if other is None else min(when, other)
-        case _:
+        case due.Rest():
             return 0
+        case _:
+            return state.updated_at_us if left else 0
 
 
 def telling(events: Sequence[Event]) -> Event | None:
@@ -110,8 +121,28 @@ def _describe_branch(event: Event) -> str:
             return f"fork of {origin} at event {at}"
         case e.SessionRewound(to=to):
             return f"back to event {to}"
+        case e.ContextCompacted(summary="", items=items, elided=most):
+            return f"{items} results cut to {most} characters"
+        case e.ContextCompacted(items=items, summary=summary):
+            return f"{items} items in {len(summary)} characters: {summary[len(HEAD) :].strip()}"
+        case e.ContextRepaired(why=why):
+            return f"made plain: {why}"
+        case e.ContextCompactAsked(by=by):
+            return f"asked for by {by}" if by else event.type
+        case e.TimerSet(due_us=due_us, signal=signal):
+            until = f"until {moment(due_us)}" if due_us is not None else ""
+            return " ".join(["sleeps"] + [f"for event {signal!r}"] * bool(signal) + [until]).strip()
+        case e.TimerFired(text=text):
+            return f"wakes: {text}"
+        case e.SignalReceived(name=name, text=text):
+            return f"event {name!r}: {text}"
         case _:
             return event.type
+
+
+def moment(at_us: int) -> str:
+    """Return a moment in UTC, to the second."""
+    return datetime.fromtimestamp(at_us / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _short(text: str) -> str:

@@ -17,9 +17,14 @@ from perdure.core.errors import (
     PerdureError,
     error_info,
 )
-from perdure.core.policy import approval_digest, decide
+from perdure.core.policy import Decision, approval_digest, decide
 from perdure.core.state import CallState, Phase
+from perdure.engine.clients import hand_over
 from perdure.engine.endings import cancelled_text
+from perdure.engine.grants import allowed_before
+from perdure.engine.saying import said_with
+from perdure.engine.tool_errors import after_failure, failed_for_good, is_held
+from perdure.engine.waits import falls_asleep
 from perdure.engine.work import Work, context_of
 from perdure.ports.tool import OutcomeUnknown, Tool, ToolFailed, ToolOutput
 
@@ -39,23 +44,31 @@ async def request_tools(work: Work, calls: tuple[CallState, ...]) -> None:
         except InvalidRequest as error:
             work.journal.append(_refused(call, error.code, error.message))
             continue
-        _request(work, call, tool.spec, arguments)
+        await _request(work, call, tool.spec, arguments)
 
 
-def _request(work: Work, call: CallState, spec: ToolSpec, arguments: Mapping[str, Any]) -> None:
+async def _request(
+    work: Work, call: CallState, spec: ToolSpec, arguments: Mapping[str, Any]
+) -> None:
     decision = decide(spec, work.state.spec.permissions, arguments)
     digest = approval_digest(spec, call.call.arguments)
+    grant = None
+    if decision.verdict is Verdict.ASK:
+        grant = await allowed_before(work, call, spec, arguments)
+    if grant is not None:
+        decision = Decision(Verdict.ALLOW, grant.shown)
     requested = e.ToolRequested(
         call.call.id, spec.name, spec.effect, decision.verdict, digest, decision.rule,
-        decision.reason,
+        decision.reason, grant,
     )  # fmt: skip
     if decision.verdict is not Verdict.ASK:
         work.journal.append(requested)
         return
+    said = await said_with(work, call.call.id)
     expires_us = work.kit.clock.now_us() + int(work.state.spec.approval_expires_s * 1_000_000)
     question = f"{spec.name}({call.call.arguments})  — rule: {decision.rule}"
     action = e.ActionRequested(
-        f"a{work.state.next_action}", "approve", call.call.id, question, digest, expires_us
+        f"a{work.state.next_action}", "approve", call.call.id, question, digest, expires_us, said
     )
     work.journal.append(requested, action)
 
@@ -74,15 +87,20 @@ def _settled(call: CallState) -> e.ToolFinished:
         return e.ToolFinished(name, "denied", text, error_info("E-TOOL-DENIED", "tool", text))
     if call.failed:
         text = f"The call did not take effect. {call.reason}".strip()
+        if call.failures:
+            text = call.reason or "The call failed."
         return e.ToolFinished(name, "error", text, error_info("E-TOOL-FAILED", "tool", text))
     return e.ToolFinished(name, "ok", call.result or "(done)")
 
 
 async def run_tools(work: Work, calls: tuple[CallState, ...]) -> None:
     """Run the calls: reads outside the environment and parallel ones together, all others in
-    their order.
+    their order. Those that clients answer are put first, and wait while the others run.
     """
     tools = await work.tools()
+    for call in [c for c in calls if _is_for_clients(tools, c)]:
+        await run_call(work, tools.get(call.call.tool), call)
+    calls = tuple([c for c in calls if not _is_for_clients(tools, c)])
     reads: list[CallState] = []
     parallel: list[CallState] = []
     rest: list[CallState] = []
@@ -102,6 +120,11 @@ async def run_tools(work: Work, calls: tuple[CallState, ...]) -> None:
             group.create_task(run_call(work, tools.get(call.call.tool), call))
         for call in rest:
             await run_call(work, tools.get(call.call.tool), call)
+
+
+def _is_for_clients(tools: Mapping[str, Tool], call: CallState) -> bool:
+    tool = tools.get(call.call.tool)
+    return tool is not None and tool.spec.client
 
 
 async def _gated(
@@ -125,11 +148,19 @@ async def run_call(work: Work, tool: Tool | None, call: CallState) -> None:
         return
     if approval_digest(tool.spec, call.call.arguments) != (call.approved or call.digest):
         # The tool or the arguments are not what was decided on: decide again.
-        _request(work, call, tool.spec, arguments)
+        await _request(work, call, tool.spec, arguments)
         return
     if call.phase is Phase.READY and _forbidden(work, tool.spec, arguments):
         # A person may have edited the arguments into what a rule forbids: forbidding wins.
-        _request(work, call, tool.spec, arguments)
+        await _request(work, call, tool.spec, arguments)
+        return
+    if not await _still_granted(work, call, tool.spec, arguments):
+        await _request(work, call, tool.spec, arguments)
+        return
+    if tool.spec.client:
+        await hand_over(work, tool.spec, call, arguments)
+        return
+    if falls_asleep(work, tool, call, arguments):
         return
     sandbox = await work.place.sandbox() if tool.spec.environment else None
     if call.attempt and tool.spec.mutates and call.snapshot and sandbox is not None:
@@ -156,11 +187,21 @@ def _forbidden(work: Work, spec: ToolSpec, arguments: Mapping[str, Any]) -> bool
     return verdict is Verdict.DENY
 
 
+async def _still_granted(
+    work: Work, call: CallState, spec: ToolSpec, arguments: Mapping[str, Any]
+) -> bool:
+    """Whether what allowed a call still does: while a session is paused it may be revoked."""
+    if not call.granted or call.approved or call.attempt:
+        return True
+    return await allowed_before(work, call, spec, arguments) is not None
+
+
 async def _perform(
     work: Work, tool: Tool, call: CallState, arguments: Mapping[str, Any], attempt: int
 ) -> None:
     context = context_of(work, call, attempt, work.place.open_sandbox)
     spec = tool.spec
+    finished: e.ToolFinished | None
     try:
         async with asyncio.timeout(spec.timeout_s):
             output = await tool.call(arguments, context)
@@ -169,19 +210,23 @@ async def _perform(
             await _interrupted(work, tool, call)
         raise
     except TimeoutError:
-        finished = _timed_out(call, spec)
+        finished = await after_failure(work, spec, call, _timed_out(call, spec), certain=False)
     except OutcomeUnknown as error:
         finished = _unknown(call, error.message)
     except ToolFailed as error:
-        finished = e.ToolFinished(call.call.id, "error", error.message, error.info)
+        failed = e.ToolFinished(call.call.id, "error", error.message, error.info)
+        finished = await after_failure(work, spec, call, failed, certain=error.info.retryable)
+    except InvalidRequest as error:
+        finished = _raised(call, spec, error)  # the model's own mistake is the model's to mend
     except PerdureError as error:
-        info = error_info(error.code, "tool", error.message, subject=spec.name, hint=error.hint)
-        finished = e.ToolFinished(call.call.id, "error", f"{error.code}: {error.message}", info)
+        finished = await after_failure(work, spec, call, _raised(call, spec, error), certain=False)
     except Exception as error:  # noqa: BLE001  # a tool's own fault must not end the session
-        finished = _crashed(call, spec, error)
+        finished = await after_failure(work, spec, call, _crashed(call, spec, error), certain=False)
     else:
         finished = await _finished(work, call, output)
-    await _append(work, tool, call, finished)
+        finished = await after_failure(work, spec, call, finished, certain=False)
+    if finished is not None:
+        await _append(work, tool, call, finished)
 
 
 async def _interrupted(work: Work, tool: Tool, call: CallState) -> None:
@@ -202,9 +247,10 @@ async def _append(work: Work, tool: Tool, call: CallState, finished: e.ToolFinis
     snapshots: tuple[e.EnvironmentSnapshotted, ...] = ()
     if tool.spec.mutates and tool.spec.environment:
         snapshots = await work.place.snapshot(call.call.id)
+    said = await said_with(work, call.call.id) if finished.status == "unknown" else ""
     work.journal.append(finished, *snapshots)
     if finished.status == "unknown":
-        ask_what_happened(work, call)
+        ask_what_happened(work, call, said)
 
 
 async def _finished(work: Work, call: CallState, output: ToolOutput) -> e.ToolFinished:
@@ -223,9 +269,21 @@ def _timed_out(call: CallState, spec: ToolSpec) -> e.ToolFinished:
     text = f"No answer within {spec.timeout_s:g} s."
     if call.effect is Effect.ONCE:
         return _unknown(call, text)
-    return e.ToolFinished(
-        call.call.id, "error", text, error_info("E-TOOL-TIMEOUT", "tool", text, subject=spec.name)
+    info = error_info("E-TOOL-TIMEOUT", "tool", text, subject=spec.name, retryable=True)
+    return e.ToolFinished(call.call.id, "error", text, info)
+
+
+def _raised(call: CallState, spec: ToolSpec, error: PerdureError) -> e.ToolFinished:
+    info = error_info(
+        error.code,
+        "tool",
+        error.message,
+        subject=spec.name,
+        hint=error.hint,
+        retryable=error.retryable,
+        retry_after_s=getattr(error, "retry_after_s", None),
     )
+    return e.ToolFinished(call.call.id, "error", f"{error.code}: {error.message}", info)
 
 
 def _crashed(call: CallState, spec: ToolSpec, error: Exception) -> e.ToolFinished:
@@ -242,15 +300,18 @@ def _unknown(call: CallState, why: str) -> e.ToolFinished:
     return e.ToolFinished(call.call.id, "unknown", "", info)
 
 
-def ask_what_happened(work: Work, call: CallState) -> None:
-    """Ask a person what became of a call whose outcome nobody knows."""
+def ask_what_happened(work: Work, call: CallState, said: str) -> None:
+    """Ask a person what became of a call whose outcome nobody knows, or that failed for good."""
+    if is_held(call):
+        work.journal.append(failed_for_good(work, call, call.failures, call.reason, said))
+        return
     question = (
         f"We do not know whether {call.call.tool}({call.call.arguments}) happened: it left, "
         "and no result came back. It will not be called again by itself."
     )
     work.journal.append(
         e.ActionRequested(
-            f"a{work.state.next_action}", "resolve", call.call.id, question, call.digest
+            f"a{work.state.next_action}", "resolve", call.call.id, question, call.digest, said=said
         )
     )
 

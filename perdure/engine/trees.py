@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from perdure.core import events as e
 from perdure.core.errors import Conflict, NotFound, PerdureError
 from perdure.core.events import Event, InputKind
-from perdure.core.inbox import Post, Say
+from perdure.core.inbox import Close, Post, Say
 from perdure.core.state import State
 from perdure.engine.journal import follow, load
 from perdure.engine.kin import child_name, has_subagents, open_errands, tree_of
@@ -132,11 +132,14 @@ class Trees:
         return False
 
     async def relay(self, state: State, post: Post, key: str) -> None:
-        """Pass a pause, and what ends one, on to the subagents that `state` waits for.
+        """Pass a pause, and what ends one, on to the subagents that `state` waits for; what closes
+        it closes all that it ever had.
 
         Done before the parent's own event is written (a crash in between repeats it) and once
         more afterwards (a child may just have been made): the key lets it happen once.
         """
+        if isinstance(post, Close):
+            await self._close_below(state)
         if not isinstance(post, Say):
             return
         kind: InputKind = "pause" if post.kind == "pause" else "resume"
@@ -147,6 +150,14 @@ class Trees:
             if await self.owner.kit.store.session(child) is not None:
                 said = Say(kind, by=f"session {state.id}")
                 await Session(self.owner, child).post(said, f"{kind}:{state.id}:{key}")
+
+    async def _close_below(self, state: State) -> None:
+        if state.turn is not None or state.closed:
+            return  # not yet, or not any more
+        for row in await self.owner.kit.store.sessions():
+            if row.parent == state.id and row.status != "closed":
+                close, key = Close(f"session {state.id}"), f"close:{state.id}"
+                await Session(self.owner, row.id).post(close, key)
 
     async def stop(self, child: str, by: str) -> None:
         """End whatever turn a child has open or waiting, its own children's first. When this

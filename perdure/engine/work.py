@@ -2,12 +2,13 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perdure.core import events as e
 from perdure.core.codec import encode
 from perdure.core.errors import ErrorInfo, PerdureError, Unavailable, error_info
+from perdure.core.grants import Grant
 from perdure.core.inbox import Late
 from perdure.core.state import CallState, State
 from perdure.core.step import resting
@@ -18,6 +19,8 @@ from perdure.engine.ledger import Ledger
 from perdure.engine.trees import Trees
 from perdure.ports.sandbox import Rollback, Sandbox
 from perdure.ports.tool import Tool, ToolOutput
+
+Rules = Callable[[str], Awaitable[Sequence[Grant]]]  # for the call of that id
 
 
 class Place:
@@ -118,6 +121,7 @@ class Work:
     wake: Callable[[str], None]
     trees: Trees | None = None  # None: one session by itself, without subagents
     ledger: Ledger = field(default_factory=Ledger)
+    rules: Rules | None = None  # what is allowed beyond one session; None: what the store says
     interrupting: bool = False
     running: set[str] = field(default_factory=set)
 

@@ -65,7 +65,11 @@ class HearsLate(Protocol):
 
 
 class ToolFailed(PerdureError):
-    """The tool ran and failed. The effect is over; the error goes to the journal and the model."""
+    """The tool ran and failed. The effect is over; the error goes to the journal and the model.
+
+    With `info.retryable` it also says that the call *certainly had no effect* and may be made
+    again: raised so, even a `once` call is, where there is a policy that says how often.
+    """
 
     def __init__(self, info: ErrorInfo) -> None:
         super().__init__(info.code, info.message, info.hint, retryable=info.retryable)
@@ -103,6 +107,32 @@ class Tool(Protocol):
 
         Return its output when it happened. Raise `ToolFailed` when it certainly did not happen.
         Return None when the tool cannot tell (the default).
+        """
+        ...
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """What a call waits for: a moment (microseconds since the epoch), a signal, or whichever
+    comes first.
+    """
+
+    due_us: int | None = None
+    signal: str = ""
+
+
+@runtime_checkable
+class Waits(Protocol):
+    """What a `Tool` has beside its own methods when its calls do nothing but wait.
+
+    Such a call is not run: what it waits for is written down, and the session sleeps.
+    """
+
+    def wait(
+        self, arguments: Mapping[str, Any], now_us: int, context: ToolContext
+    ) -> Waiting | None:
+        """Return what the call waits for; None when it does not wait and is to be run.
+
+        Raises `InvalidRequest` when the arguments do not fit.
         """
         ...
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from perdure.core import events as e
 from perdure.core.agent import Limits
 from perdure.core.content import Text
-from perdure.core.errors import InvalidRequest, NotFound, PerdureError, SessionBusy
+from perdure.core.errors import Conflict, InvalidRequest, NotFound, PerdureError, SessionBusy
 from perdure.core.events import Decision, Event
 from perdure.core.inbox import Decide, Say
 from perdure.core.state import ActionState, Phase, State
@@ -27,6 +27,7 @@ from perdure.testing.world import Posted, World
 T = TypeVar("T")
 
 TRIES: Final = 200
+_TOLD: Final = ("E-ACTION-DECIDED", "E-ACTION-REFUSED", "E-SESSION-CLOSED")
 
 
 class Gone(Exception):
@@ -194,7 +195,7 @@ class User:
 
         try:
             answer = await self.request(send)
-        except InvalidRequest:
+        except (InvalidRequest, Conflict):
             return  # decided by somebody else, or its turn is over
         known = self._world.events(self.session)
         if len(known) < answer.seq or known[answer.seq - 1] != answer:
@@ -210,6 +211,10 @@ class User:
                 return await ask(self._world, process, partial(work, process))
             except (InvalidRequest, NotFound):
                 raise
+            except Conflict as error:
+                if error.code in _TOLD:
+                    raise
+                await asyncio.sleep(self._dice.choice((0.1, 3, 20)))
             except (Gone, PerdureError):
                 await asyncio.sleep(self._dice.choice((0.1, 3, 20)))
         raise SimulationStuck("nobody answers")

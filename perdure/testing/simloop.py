@@ -185,3 +185,7 @@ class SimLoop(asyncio.SelectorEventLoop):
             except SimulationStuck:
                 return
         self.run_until_complete(self.shutdown_asyncgens())
+        for task in self._tasks:
+            # How it ended is asked here, or asyncio would tell it whenever garbage is collected.
+            if task.done() and not task.cancelled():
+                task.exception()

@@ -8,11 +8,13 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Final, Generic, ParamSpec, TypeVar, get_args, overload
+
+from msgspec.structs import replace
 
 from perdure.core import conditions
-from perdure.core.agent import Effect, ToolSpec
-from perdure.core.errors import error_info
+from perdure.core.agent import Effect, OnError, RetryPolicy, ToolSpec
+from perdure.core.errors import ErrorInfo, error_info
 from perdure.ports.tool import HearsLate, OutcomeUnknown, ToolContext, ToolFailed, ToolOutput
 from perdure.tools import raised, threads
 from perdure.tools.output import as_output
@@ -21,6 +23,7 @@ from perdure.tools.schema import Parameters
 P = ParamSpec("P")
 R = TypeVar("R")
 
+TRANSIENT: Final = (ConnectionError, TimeoutError)  # what may pass, unless a tool says otherwise
 NAME: Final = re.compile(r"^[a-zA-Z0-9_-]{1,64}$")
 
 
@@ -36,7 +39,7 @@ class FunctionTool(Generic[P, R]):
 
     __name__: str
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is an option by name, and most are never given
         self,
         function: Callable[P, R],
         *,
@@ -49,6 +52,9 @@ class FunctionTool(Generic[P, R]):
         probe: Callable[..., Any] | None = None,
         environment: bool = False,
         cancel_grace_s: float = 5.0,
+        retry: RetryPolicy | None = None,
+        on_error: OnError = "model",
+        retry_on: tuple[type[Exception], ...] = TRANSIENT,
     ) -> None:
         functools.update_wrapper(self, function)
         name = name or getattr(function, "__name__", "") or type(function).__name__
@@ -56,6 +62,7 @@ class FunctionTool(Generic[P, R]):
         self._function = function
         self._probe = probe
         self._cancel_grace_s = cancel_grace_s
+        self._retry_on = retry_on
         kind = self._checked_effect(effect)
         self._check(timeout_s)
         inside = environment or kind is Effect.CONTAINED
@@ -70,6 +77,8 @@ class FunctionTool(Generic[P, R]):
             mutates=inside and kind is not Effect.READ,
             timeout_s=timeout_s,
             source=raised.source_of(function),
+            retry=retry,
+            on_error=self._checked_on_error(on_error),
         )
 
     @property
@@ -124,8 +133,15 @@ class FunctionTool(Generic[P, R]):
         except (ToolFailed, OutcomeUnknown):
             raise
         except (Exception, SystemExit) as error:  # anything a user's function may raise
-            info = raised.failure(error, self._spec.name, function)
-            raise ToolFailed(info) from error
+            raise ToolFailed(self._failure(error, function)) from error
+
+    def _failure(self, error: BaseException, function: Callable[..., Any]) -> ErrorInfo:
+        """Describe what the function raised. A lost connection can pass; but it says nothing of
+        what happened before, so a call that may happen only once is not tried again for it.
+        """
+        info = raised.failure(error, self._spec.name, function)
+        passes = isinstance(error, self._retry_on) and self._spec.effect is not Effect.ONCE
+        return replace(info, retryable=True) if passes else info
 
     def _tell_late(
         self, function: Callable[..., Any], context: ToolContext, outcome: threads.Outcome
@@ -156,6 +172,12 @@ class FunctionTool(Generic[P, R]):
         except ValueError as error:
             known = ", ".join(each.value for each in Effect)
             raise self._parameters.wrong(f"effect={effect!r} is none of {known}") from error
+
+    def _checked_on_error(self, on_error: OnError) -> OnError:
+        if on_error not in get_args(OnError):
+            known = ", ".join(get_args(OnError))
+            raise self._parameters.wrong(f"on_error={on_error!r} is none of {known}")
+        return on_error
 
     def _check(self, timeout_s: float) -> None:
         if not NAME.match(self._parameters.tool):
@@ -203,6 +225,9 @@ def tool(
     probe: Callable[..., Any] | None = ...,
     environment: bool = ...,
     cancel_grace_s: float = ...,
+    retry: RetryPolicy | None = ...,
+    on_error: OnError = ...,
+    retry_on: tuple[type[Exception], ...] = ...,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 
 
@@ -212,7 +237,9 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     `effect` says what may be done after a crash in mid-call: "read", "idempotent", "contained"
     or "once" (the default, never run twice without a decision). `ask` and `deny` are conditions on
     the arguments, or True. `probe` is a function that finds out what became of a call.
-    `environment=True` lets it use `context.sandbox`; a contained tool always may. Raises
+    `environment=True` lets it use `context.sandbox`; a contained tool always may. `retry` says how
+    a call is tried again whose error can pass: one of `retry_on`, or a `ToolFailed` that says so;
+    `on_error` who hears of the error that remains: "model", "ask" or "fail". Raises
     `InvalidRequest` (E-TOOL-DEFINITION, E-CONDITION) where the function cannot be a tool.
     """
     if function is not None:

@@ -45,8 +45,10 @@ _SAYS: Final[Mapping[str, str]] = {
     GARBLED: "sent something that cannot be read",
 }
 _HINTS: Final[Mapping[str, str]] = {
-    OVERFLOW: "Compact or rewind the session, or choose a model with a longer context.",
-    REJECT: "Read the provider's words in the detail; `perdure rewind` undoes a bad item.",
+    OVERFLOW: "perdure compact ID, or perdure rewind ID --to SEQ; then perdure resume ID, perhaps "
+    "with a model that reads more.",
+    REJECT: "Read the provider's words in the detail; perdure rewind ID --to SEQ undoes an item, "
+    "perdure resume ID goes on, perhaps with another model.",
     AUTH: "Check the key and what it may do; `perdure doctor` tries it.",
     UNKNOWN: "Check the model's name and the base URL; `perdure doctor` lists what answers.",
     UNREACHABLE: "Check the base URL and the network; `perdure doctor` tries it.",

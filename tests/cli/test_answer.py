@@ -101,6 +101,8 @@ def test_a_form_is_filled_in_the_terminal(shell: Shell) -> None:
     with Terminal(shell, "run", "agent.py", "x") as terminal:
         asked = terminal.expect(r"street \(text\): ")
         assert "asks you" in asked and "the vase" in asked
+        terminal.type("\n")
+        terminal.expect(r"street \(text\): ")
         terminal.type("Elm\n")
         terminal.expect(r"number \(whole number\): ")
         terminal.type("four\n")
@@ -151,7 +153,7 @@ def test_closing_ends_the_turn_and_everything_after_it(shell: Shell) -> None:
         ("rewind", "s1", "--to", "3", "--yes"),
     ):
         refused = shell.perdure(*words)
-        assert refused.status in (2, 7) and "E-SESSION-CLOSED" in refused.err, (words, refused)
+        assert refused.status == 7 and "E-SESSION-CLOSED" in refused.err, (words, refused)
     assert shell.perdure("show", "s1", "--json").lines[0]["status"] == "closed"
     forked = shell.perdure("fork", "s1", "--name", "s2", "--yes", "--json")
     assert forked.status == 0, forked

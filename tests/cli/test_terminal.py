@@ -12,7 +12,7 @@ SLOW = "This reply is written slowly, piece by piece, so that there is time to p
 def test_a_question_is_asked_and_answered(shell: Shell) -> None:
     shell.agent(REFUND, "So: {{last_result}}")
     with Terminal(shell, "run", "agent.py", "x") as terminal:
-        asked = terminal.expect(r"\[a\]pprove +\[e\]dit +\[d\]eny +\[\?\]why")
+        asked = terminal.expect(r"\[a\]pprove +\[s\]ession +\[e\]dit +\[d\]eny +\[\?\]why")
         assert "refund" in asked and "eur: 38.0" in asked and "eur > 20" in asked
         terminal.type("?\n")
         terminal.expect("rule: refund")

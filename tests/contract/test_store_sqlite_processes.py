@@ -95,6 +95,7 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def test_a_killed_owner_frees_its_sessions_at_once(start: Start, store: SqliteStore) -> None:
+    """Failure 16: that it lives is not a message that could fail to come."""
     other = await start("hold", "ses_1")
     epoch = await other.hears("ready")
     await refused(SessionBusy, store.claim("ses_1"))
@@ -106,6 +107,7 @@ async def test_a_killed_owner_frees_its_sessions_at_once(start: Start, store: Sq
 
 
 async def test_a_stopped_owner_keeps_its_sessions(start: Start, store: SqliteStore) -> None:
+    """Failure 14: it wakes up, and what it was doing is still its own."""
     other = await start("hold", "ses_1")
     await other.hears("ready")
     other.send(signal.SIGSTOP)

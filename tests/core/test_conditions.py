@@ -1,5 +1,7 @@
 """The condition language: what it answers, what it refuses, and that it never guesses or falls."""
 
+import ast
+import gc
 from typing import Any
 
 import pytest
@@ -155,3 +157,31 @@ def test_any_text_is_a_condition_or_an_invalid_request(text: str) -> None:
         assert read.text == text
     else:
         assert read.holds({}) in {True, False, None}
+
+
+def test_a_reading_that_is_disturbed_is_done_again() -> None:
+    """Before 3.11.8 and 3.12.2 Python loses count when something else is parsed meanwhile: in
+    another thread, or by what the collection of garbage sets off.
+    """
+    disturbed: list[int] = []
+
+    def disturb(phase: str, info: dict[str, int]) -> None:
+        if phase == "stop" and len(disturbed) < 3:
+            disturbed.append(info["generation"])
+            ast.parse("x", mode="eval")
+
+    def deeper(levels: int) -> object:
+        return (
+            deeper(levels - 1) if levels else parse(" and ".join(f"a{n} > {n}" for n in range(9)))
+        )
+
+    before = gc.get_threshold()
+    gc.callbacks.append(disturb)
+    gc.set_threshold(1)
+    try:
+        read = deeper(30)
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(disturb)
+    assert repr(read).count(" > ") == 9
+    assert disturbed

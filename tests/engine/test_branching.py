@@ -199,7 +199,7 @@ def test_a_rewind_of_a_session_that_waits_for_a_person_closes_the_question() -> 
         action = next(iter((await session.state()).actions))
         await session.rewind(2)
         assert not (await session.state()).actions
-        with pytest.raises(Exception, match="no open action"):
+        with pytest.raises(Conflict, match="its turn had ended"):
             await session.allow(action, by="ann")
 
     run(test)

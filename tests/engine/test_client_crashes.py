@@ -56,7 +56,7 @@ class DiesAt(Faults):
 
 async def answered(stage: Stage, process: Process) -> None:
     """Be a client that answers what is open, and does not mind dying over it."""
-    await asyncio.sleep(1)
+    await stage.passes(1.0)
     state = await stage.until(lambda s: not process.alive or isinstance(next_step(s), Rest | Ask))
     for action in state.actions.values():
         name = action.call_id

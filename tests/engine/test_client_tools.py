@@ -1,5 +1,6 @@
 """Calls that clients answer: put, answered from anywhere, once, also after crashes and in forks."""
 
+import asyncio
 from dataclasses import dataclass
 
 import pytest
@@ -319,3 +320,39 @@ def test_a_client_tool_of_a_schema() -> None:
     )
     with pytest.raises(InvalidRequest, match="no parameter"):
         client_tool(name="scan", parameters={"type": "object"}, ask="box > 3")
+
+
+@pytest.mark.parametrize("effect", ["read", "once"])
+async def test_an_answer_is_taken_while_another_tool_runs(effect: str) -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    @tool(effect=effect)
+    async def dig(hole: str) -> str:
+        """Dig, for as long as it takes."""
+        begun.set()
+        await may_end.wait()
+        return "dug"
+
+    both = {"call": [call("dig", hole="deep"), *QUESTION["call"]]}
+    disk, model = MemoryDisk(), script(both, DONE)
+    agent = Agent("office", "scripted:office", tools=[ask_user, dig])
+    async with at_work(disk, model) as engine:
+        session = await engine.session("s", agent)
+        working = asyncio.create_task(_until_still(session))
+        await begun.wait()
+        async for item in session.follow():
+            if isinstance(item, Event) and isinstance(item.payload, e.ActionRequested):
+                await session.answer(item.payload.call_id, "red", by="anna")
+                break
+        may_end.set()
+        await working
+        assert (await session.state()).last_status == "completed"
+        events = [event async for event in session.events()]
+    kinds = names(events)
+    assert kinds.index("action.resolved") < kinds.index("tool.finished")
+    assert sorted(finished(events).values()) == ["ok dug", "ok red"]
+    assert (await replay(events, prices=PRICES)).identical
+
+
+async def _until_still(session: Session) -> None:
+    await session.send("go")

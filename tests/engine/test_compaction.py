@@ -1,156 +1,32 @@
 """A conversation that grows too long goes on; what was said stays; a refused one is made plain."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
-
 import pytest
 
 from perdure.core import compacting, events as e
-from perdure.core.agent import Compaction, Limits, RetryPolicy
+from perdure.core.agent import Compaction, Limits
 from perdure.core.content import (
-    ContextItem,
     ModelItem,
-    Reasoning,
-    ReplyItem,
-    ResultItem,
     Text,
-    ToolCall,
-    Usage,
     UserItem,
     text_of,
 )
 from perdure.core.context import Transcript
-from perdure.core.errors import error_info
 from perdure.core.events import Event
 from perdure.core.evolve import fold
-from perdure.core.state import State
 from perdure.core.timeline import effective
-from perdure.engine.agent import Agent
-from perdure.engine.journal import events_of
-from perdure.engine.kit import Bounds, Kit
-from perdure.engine.replay import replay
-from perdure.engine.runtime import Engine
-from perdure.engine.session import Session
-from perdure.ports.model import Delta, Model, ModelFailed, ModelReply, ModelRequest, TextDelta
-from perdure.ports.tool import Tool
-from perdure.stores.memory import MemoryDisk, MemoryStore
-from perdure.testing.clocks import FakeClock, SeededIds
-from perdure.testing.sim_model import what_is_wrong
-from perdure.tools.python import tool
-
-QUICK = RetryPolicy(attempts=2, base_s=0.01, cap_s=0.01)
-
-
-class Small:
-    """A model that reads so many characters and no more. It reads `pages` pages, one at a time."""
-
-    def __init__(self, room: int, pages: int = 6, *, summary: str = "We read pages.") -> None:
-        self.room = room
-        self.pages = pages
-        self.summary = summary
-        self.no_summary: Sequence[str] = ()  # how each attempt at one fails, in turn
-        self.refuse: Callable[[ModelRequest], bool] = lambda _request: False
-        self.requests: list[ModelRequest] = []
-        self.wrong: list[str] = []
-        self.counts = False
-
-    def get(self, name: str) -> tuple[Model, str]:
-        return self, name
-
-    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelReply]:
-        self.requests.append(request)
-        self.wrong += what_is_wrong(request.items)
-        read = length(request.items)
-        if request.instructions == compacting.INSTRUCTIONS:
-            if self.no_summary:
-                code, *self.no_summary = self.no_summary
-                raise failure(code)
-            said: tuple[ReplyItem, ...] = (Text(self.summary),)
-        elif read > self.room:
-            raise failure("E-CONTEXT-OVERFLOW")
-        elif self.refuse(request):
-            raise failure("E-MODEL-REJECT", "Item 3 with key sk-abcdefghijklmnopq is malformed.")
-        else:
-            said = self._next(request)
-        yield TextDelta("…")
-        usage = Usage(read // 4, 5) if self.counts else Usage(read // 4, 5, estimated=True)
-        yield ModelReply(said, usage, "stop", provider="small", dialect="small")
-
-    def _next(self, request: ModelRequest) -> tuple[ReplyItem, ...]:
-        done = request.first_call - 1
-        if done >= self.pages:
-            return (Text(f"Read all {done}."),)
-        name = f"{request.call_prefix}{request.first_call}"
-        return (Reasoning("hm"), ToolCall(name, "read_page", f'{{"page": {done + 1}}}'))
-
-    async def check(self) -> str:
-        return "small"
-
-    async def close(self) -> None: ...
-
-
-def length(items: Sequence[ContextItem]) -> int:
-    total = 0
-    for item in items:
-        match item:
-            case UserItem(content=content):
-                total += len(text_of(content))
-            case ResultItem(text=text):
-                total += len(text)
-            case ModelItem(items=said):
-                total += sum(len(getattr(i, "text", "")) + 20 for i in said)
-    return total
-
-
-def failure(code: str, said: str = "no") -> ModelFailed:
-    retryable = code in ("E-MODEL-OVERLOADED", "E-MODEL-TORN")
-    return ModelFailed(error_info(code, "model", said, retryable=retryable))
-
-
-def reader(page_chars: int = 3_000) -> Tool:
-    @tool(effect="read")
-    def read_page(page: int) -> str:
-        """Read a page."""
-        return f"page {page} " + "p" * page_chars
-
-    return read_page
-
-
-def agent(page_chars: int = 3_000, **more: Any) -> Agent:
-    more.setdefault("compaction", Compaction(keep_tokens=1_000))
-    return Agent("reader", "small:m", tools=[reader(page_chars)], retry=QUICK, **more)
-
-
-def engine_on(disk: MemoryDisk, model: Small, bounds: Bounds | None = None) -> Engine:
-    bounds = bounds or Bounds(idle_s=0.0, poll_s=0.01)
-    return Engine(Kit(MemoryStore(disk), FakeClock(), SeededIds(1), model, bounds=bounds))
-
-
-async def run(
-    model: Small, who: Agent | None = None, say: str = "Read the book."
-) -> tuple[State, list[Event]]:
-    store = MemoryDisk()
-    async with engine_on(store, model) as engine:
-        session = await engine.session("s", who or agent())
-        state = await session.send(say)
-        events = await journal(store)
-    await exact(events)
-    assert not model.wrong
-    return state, events
-
-
-async def journal(disk: MemoryDisk, session: str = "s") -> list[Event]:
-    return [event async for event, _ in events_of(MemoryStore(disk), session)]
-
-
-async def exact(events: Sequence[Event]) -> None:
-    report = await replay(events)
-    assert report.identical, str(report)
-    assert report.events == len(events)
-
-
-def of(events: Sequence[Event], kind: type[Any]) -> list[Any]:
-    return [event.payload for event in events if isinstance(event.payload, kind)]
+from perdure.stores.memory import MemoryDisk
+from tests.engine.talks import (
+    Small,
+    agent,
+    engine_on,
+    exact,
+    journal,
+    length,
+    long_talk,
+    of,
+    run,
+    talked,
+)
 
 
 async def test_old_results_are_elided_without_a_model_call() -> None:
@@ -163,26 +39,6 @@ async def test_old_results_are_elided_without_a_model_call() -> None:
     assert not [r for r in of(events, e.ModelRequested) if r.purpose]
     overflow = next(p for p in of(events, e.ModelResponded) if p.status == "error")
     assert (overflow.remedy, overflow.retry_at_us) == ("compact", None)
-
-
-async def long_talk(session: Session, turns: int = 8) -> State:
-    state = await session.state()
-    for n in range(turns):
-        state = await session.send(f"Remark {n}: " + "r" * 1_500)
-    return state
-
-
-async def talked(model: Small, who: Agent | None = None, turns: int = 8) -> list[Event]:
-    """A conversation of words alone, so that nothing but a summary makes it shorter."""
-    store = MemoryDisk()
-    async with engine_on(store, model) as engine:
-        session = await engine.session("s", who or agent())
-        state = await long_talk(session, turns)
-        assert state.last_status == "completed", state.last_error
-    events = await journal(store)
-    await exact(events)
-    assert not model.wrong
-    return events
 
 
 async def test_words_are_summarised_by_a_call_of_its_own() -> None:
@@ -395,92 +251,3 @@ async def test_a_budget_binds_a_summary_too() -> None:
     assert "budget" in {p.status for p in of(await journal(store), e.TurnEnded)}
     assert state.last_error is not None
     await exact(await journal(store))
-
-
-@pytest.mark.parametrize("kind", ["elide", "summary", "fallback", "repair"])
-async def test_a_crash_at_every_event(kind: str) -> None:
-    """A process dies after each event; another one goes on, and comes to the same end."""
-    whole = await recorded(kind)
-    for cut in range(2, len(whole)):
-        events = await resumed(whole[:cut], kind)
-        state = fold(events)
-        assert state.last_status == "completed", f"cut at {cut}: {state.last_error}"
-        per_turn = [v.turn for v in events if isinstance(v.payload, e.ContextCompacted)]
-        assert all(per_turn.count(turn) <= 4 for turn in per_turn)
-        if not (isinstance(whole[cut - 1].payload, e.ModelResponded) and together(whole, cut)):
-            await exact(events)  # a summary and what it replaces are one write: no crash cuts there
-
-
-def together(events: Sequence[Event], cut: int) -> bool:
-    asked = bool(getattr(events[cut - 2].payload, "purpose", ""))
-    return asked and isinstance(events[cut].payload, e.ContextCompacted)
-
-
-def poisoned(request: ModelRequest) -> bool:
-    """Whether the vendor's own form of the first reply is still in there."""
-    first = [i for i in request.items if isinstance(i, ModelItem) and i.provider]
-    return any(isinstance(c, ToolCall) and c.id == "t1.1" for i in first for c in i.items)
-
-
-def model_for(kind: str) -> Small:
-    model = Small(9_000, pages=5)
-    if kind in ("summary", "fallback"):
-        model = Small(3_000, pages=2)
-    if kind == "fallback":
-        model.no_summary = ["E-MODEL-REFUSED"] * 9
-    if kind == "repair":
-        model = Small(10**9, pages=3)
-        model.refuse = poisoned
-    return model
-
-
-PAGE = {"summary": 10, "fallback": 10}
-SAY = {"summary": "Read. " + "s" * 900, "fallback": "Read. " + "s" * 900}
-
-
-async def recorded(kind: str) -> list[Event]:
-    store = MemoryDisk()
-    async with engine_on(store, model_for(kind)) as engine:
-        session = await engine.session("s", agent(PAGE.get(kind, 3_000)))
-        for _ in range(3):
-            await session.send(SAY.get(kind, "Read."))
-        state = await session.send(SAY.get(kind, "Read."))
-        assert state.last_status == "completed", state.last_error
-    events = await journal(store)
-    marks = e.ContextRepaired if kind == "repair" else e.ContextCompacted
-    assert of(events, marks), "or the test shows nothing"
-    return events
-
-
-async def resumed(events: Sequence[Event], kind: str) -> list[Event]:
-    """Put these events into a store, as a process left them, and let another go on."""
-    store = MemoryDisk()
-    await put(store, events)
-    model = model_for(kind)
-    async with engine_on(store, model) as engine:
-        session = await engine.session("s", agent(PAGE.get(kind, 3_000)))
-        state = await session.state()
-        if state.turn is None and not state.queue:
-            await session.send(SAY.get(kind, "Read."))
-        else:
-            async for _ in session.watch():
-                pass
-        assert not model.wrong
-    return await journal(store)
-
-
-async def put(disk: MemoryDisk, events: Sequence[Event]) -> None:
-    from perdure.core import journal as records
-    from perdure.engine.summary import row_of, telling
-    from perdure.ports.store import Batch
-
-    store = MemoryStore(disk)
-    claim = await store.claim("s")
-    link, batch = claim.hash, []
-    for event in events:
-        written = records.write(event, link)
-        link = written.record.hash
-        batch.append(written.record)
-    row = row_of(fold(events), telling(events))
-    await store.append(Batch("s", claim.epoch, 0, batch, [], row, []))
-    await store.release(claim)

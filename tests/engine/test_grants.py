@@ -1,97 +1,21 @@
 """What people allow beyond one call: for a session, and as a rule."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from perdure.app import Options
 from perdure.core import events as e
-from perdure.core.agent import Rule, Verdict
+from perdure.core.agent import Verdict
 from perdure.core.errors import Conflict, InvalidRequest, NotFound
-from perdure.core.grants import Grant
 from perdure.core.inbox import Decide
-from perdure.core.state import State
 from perdure.engine import grants
 from perdure.engine.agent import Agent
-from perdure.engine.driver import Driver
-from perdure.engine.replay import replay
-from perdure.engine.runtime import Engine
-from perdure.engine.session import Session
 from perdure.engine.subagents import subagent
-from perdure.ports.tool import Tool
-from perdure.stores.memory import MemoryDisk
-from perdure.testing import broken_grants
-from perdure.testing.broken_engines import ApprovesAgain, with_driver, with_journal
-from perdure.testing.clocks import FakeClock
-from perdure.testing.grant_checks import check_store
-from perdure.tools.python import tool
-from tests.engine.told import journal
-from tests.trees.family import house, part, says, tasks, uses
-
-DAY_US = 24 * 3600 * 1_000_000
-PEOPLE = ("anna", "bert")
-
-
-def till(done: list[float], words: str = "Give money back.", deny: str = "eur > 500") -> Tool:
-    @tool(ask="eur > 20", deny=deny, description=words)
-    async def refund(eur: float) -> str:
-        done.append(eur)
-        return f"refunded {eur}"
-
-    return refund
-
-
-class Desk:
-    """A clerk that refunds what it is told, with everything that is needed around it."""
-
-    def __init__(self, *refunds: float, engine: type[Engine] = Engine) -> None:
-        self.done: list[float] = []
-        self.disk = MemoryDisk()
-        self.clock = FakeClock()
-        self.engine = engine
-        self._seeds = count()
-        replies = [uses("refund", eur=each) | {"text": f"Order {each} broke."} for each in refunds]
-        self.parts = {"clerk": part(*replies, says("done"))}
-
-    def agent(self, name: str = "clerk", **rest: Any) -> Agent:
-        rules: Sequence[Rule] = rest.pop("rules", ())
-        return Agent(name, "scripted:clerk", tools=[till(self.done, **rest)], permissions=rules)
-
-    @asynccontextmanager
-    async def open(self, node: str = "n1") -> AsyncIterator[Engine]:
-        async with house(
-            self.parts,
-            self.disk,
-            node=node,
-            seed=next(self._seeds),
-            clock=self.clock,
-            engine_type=self.engine,
-        ) as engine:
-            yield engine
-
-    async def checked(self, engine: Engine) -> None:
-        """Nothing ran that nobody had allowed, and every journal replays exactly."""
-        assert await check_store(engine.kit.store, PEOPLE) == []
-        for row in await engine.sessions():
-            report = await replay(await journal(engine.kit.store, row.id))
-            assert report.identical, report
-
-
-async def asked(session: Session, text: str = "go") -> State:
-    """Send, and return the state in which the session asks or rests."""
-    return await session.send(text)
-
-
-async def go_on(session: Session) -> State:
-    async for _ in session.watch():
-        pass
-    return await session.state()
-
-
-async def requested(session: Session) -> list[e.ToolRequested]:
-    return [x.payload async for x in session.events() if isinstance(x.payload, e.ToolRequested)]
+from perdure.sync import Runtime as SyncRuntime
+from tests.engine.desk import DAY_US, Desk, asked, go_on, requested, rule_for
+from tests.trees.family import Cast, part, says, tasks
 
 
 async def test_a_session_grant_answers_for_the_rest_of_the_session() -> None:
@@ -252,14 +176,6 @@ async def test_of_two_rules_for_one_action_the_one_that_was_decided_holds() -> N
         assert desk.done == [30] and state.actions, "40 does not fit the rule that holds"
 
 
-def rule_for(state: State, action: str, *, by: str = "anna", when: str = "") -> Grant:
-    grant = grants.made(
-        state, action, scope="rule", by=by, when=when, until_us=None, now_us=state.updated_at_us
-    )
-    assert grant is not None
-    return grant
-
-
 async def test_a_subagent_may_be_granted_something_too() -> None:
     desk = Desk(30, 40)
     lead = Agent("lead", "scripted:lead", tools=[subagent(desk.agent())])
@@ -321,77 +237,20 @@ async def test_what_makes_no_sense_is_refused_and_nothing_is_decided(
         assert await engine.kit.store.docs("rule") == []
 
 
-async def scene_definition(desk: Desk) -> list[str]:
-    """A tool changes its definition after it was allowed for the session."""
-    refund = [uses("refund", eur=each) for each in (30, 40)]
-    desk.parts["clerk"] = part(refund[0], says("done"), refund[1], says("done"))
-    async with desk.open() as engine:
-        session = await engine.session("s", desk.agent())
-        await asked(session)
-        await session.allow("a1", by="anna", scope="session", when="eur < 45")
-        await go_on(session)
-    async with desk.open() as engine:
-        session = await engine.session("s", desk.agent(words="Give more back."), adopt=True)
-        await asked(session, "and now?")
-        return await check_store(engine.kit.store, PEOPLE)
-
-
-async def scene_deny(desk: Desk) -> list[str]:
-    async with desk.open() as engine:
-        session = await engine.session("s", desk.agent())
-        await asked(session)
-        await session.allow("a1", by="anna", scope="session")
-        await go_on(session)
-        return await check_store(engine.kit.store, PEOPLE)
-
-
-async def scene_proposal(desk: Desk) -> list[str]:
-    async with desk.open() as engine:
-        session = await engine.session("s", desk.agent())
-        grant = rule_for(await asked(session), "a1")
-        await grants.propose(engine.kit.store, grant, "s", "a1")
-        other = await engine.session("t", desk.agent())
-        await asked(other)
-        return await check_store(engine.kit.store, PEOPLE)
-
-
-async def scene_once(desk: Desk) -> list[str]:
-    async with desk.open() as engine:
-        session = await engine.session("s", desk.agent())
-        await asked(session)
-        await session.allow("a1", by="anna")
-        await go_on(session)
-        return await check_store(engine.kit.store, PEOPLE)
-
-
-def _driver(driver: type[Driver]) -> type[Engine]:
-    return with_driver(driver)
-
-
-BROKEN = {
-    "a grant that ignores the definition": (
-        scene_definition, (30, 40, 40), _driver(broken_grants.AnyDefinition), "nobody had decided",
-    ),
-    "a grant that beats a deny": (
-        scene_deny, (30, 600), _driver(broken_grants.BeatsDeny), "the rules say deny",
-    ),
-    "a proposal that counts": (
-        scene_proposal, (30, 40), _driver(broken_grants.ProposalsCount), "nobody had decided",
-    ),
-    "an approval that is used twice": (
-        scene_once, (30, 40), with_journal(ApprovesAgain), "nobody who may decide",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BROKEN)
-async def test_the_check_sees_what_is_broken_on_purpose(name: str) -> None:
-    scene, refunds, engine, finding = BROKEN[name]
-    found = await scene(Desk(*refunds, engine=engine))
-    assert any(finding in each for each in found), found
-
-
-@pytest.mark.parametrize("name", BROKEN)
-async def test_the_check_has_nothing_against_the_engine_as_it_is(name: str) -> None:
-    scene, refunds, _, _ = BROKEN[name]
-    assert await scene(Desk(*refunds)) == []
+def test_the_same_without_asyncio(tmp_path: Path) -> None:
+    desk = Desk(30, 40, 60)
+    options = Options(models=Cast(desk.parts))
+    with SyncRuntime(f"sqlite:///{tmp_path}/perdure.db", options) as runtime:
+        session = runtime.session("s", desk.agent())
+        list(session.send("go"))
+        session.allow("a1", by="anna", scope="session", when="eur < 35")
+        list(session.watch())
+        assert list(session.state().grants) == ["s:a1"] and desk.done == [30]
+        session.revoke("s:a1", by="bert")
+        assert session.state().grants == {}
+        session.allow("a2", by="anna", scope="rule", when="eur < 100")
+        list(session.watch())
+        assert desk.done == [30, 40, 60]
+        assert [rule.name for rule in runtime.rules()] == ["s:a2"]
+        runtime.revoke_rule("s:a2", by="bert")
+        assert runtime.rules() == []

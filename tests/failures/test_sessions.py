@@ -136,6 +136,16 @@ async def test_failure_26_a_question_that_code_forgot_is_still_asked(stage: Stag
 
 
 @staged
+async def test_failure_26_a_whole_number_of_seconds_is_no_other_definition(stage: Stage) -> None:
+    stage.plays(Reply(text="hello"))
+    stage.agent = Agent("agent", "scripted:play", limits=Limits(wall_s=60), approval_expires_s=100)
+    await stage.say(await stage.start(), "go")
+    await stage.still()
+    await stage.say(await stage.start(), "again", key="k2")
+    assert (await stage.until(lambda s: s.turns == 2)).spec.approval_expires_s == 100
+
+
+@staged
 async def test_failure_27_what_a_newer_version_wrote_is_refused_and_kept(stage: Stage) -> None:
     stage.plays(Reply(text="hello"))
     first = await stage.start()

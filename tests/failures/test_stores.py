@@ -256,3 +256,31 @@ def test_failure_44_what_a_backup_does_not_know_is_asked(tmp_path: Path) -> None
 
     play(before, "sqlite")
     play(after, "sqlite")
+
+
+@staged
+async def test_failure_44_what_is_handed_out_or_forked_is_nobody_elses(stage: Stage) -> None:
+    """Whoever changes a state that was given to him, or a fork, changes nothing of the session."""
+
+    @tool(ask=True)
+    async def pay() -> str:
+        return "paid"
+
+    stage.plays(Reply(call=(Call("pay"),)), Reply(text="done"))
+    stage.agent = Agent("agent", "scripted:play", tools=[pay])
+    process = await stage.start()
+    await stage.say(process, "go")
+    await stage.with_session(process, lambda s: s.set("basket", ["bread"]))
+    await stage.until(lambda s: s.actions and s.values)
+    given = await stage.with_session(process, lambda s: s.state())
+    for mapping in (given.actions, given.values):
+        assert isinstance(mapping, dict) and mapping
+        mapping.clear()
+    await stage.with_session(process, lambda s: s.fork(name="f"))
+    await stage.with_session(process, lambda s: s.set("basket", ["bread", "wine"]), "f")
+    await stage.until(lambda s: len(bytes(s.values["basket"])) > len(b'["bread"]'), "f")
+    await stage.with_session(process, lambda s: s.interrupt(), "f")
+    await stage.until(lambda s: not s.actions, "f")
+    state = await stage.with_session(process, lambda s: s.state())
+    assert bytes(state.values["basket"]) == b'["bread"]'
+    assert [a.kind for a in state.actions.values()] == ["approve"]

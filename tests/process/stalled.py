@@ -68,7 +68,7 @@ async def live(plan: Plan) -> None:
             return
         await _redrive(engine, plan)
         for name in STALLED:
-            await _to_rest(home, Session(engine, name))
+            await to_rest(home, Session(engine, name))
 
 
 async def _redrive(engine: Engine, plan: Plan) -> None:
@@ -95,7 +95,7 @@ async def _carelessly(engine: Engine, cause: str) -> AsyncIterator[tuple[str, st
             yield each.row.session, "resumed"
 
 
-async def _to_rest(home: Path, session: Session) -> None:
+async def to_rest(home: Path, session: Session) -> None:
     while True:
         async for _ in session.watch():
             pass

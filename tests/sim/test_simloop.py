@@ -1,6 +1,7 @@
 """The simulated loop: no waiting, orders that a seed repeats, an end to what cannot end."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -93,3 +94,30 @@ def test_the_dead_do_nothing_more(seed: int) -> None:
     loop.run(main())
     assert done[:3] == ["living", "living tidied up", "--"]
     assert "dead" not in done
+
+
+def test_what_went_wrong_with_the_dead_is_not_told_when_garbage_is_collected() -> None:
+    """A report at such a moment disturbs whoever is at work then, and says nothing of use."""
+    told: list[object] = []
+
+    async def fail_at_the_end(begun: asyncio.Event) -> None:
+        try:
+            begun.set()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            raise LookupError("nobody is there any more")
+
+    async def main(loop: SimLoop) -> None:
+        dead, begun = Owner("dead"), asyncio.Event()
+        loop.start(dead, fail_at_the_end(begun))
+        await begun.wait()
+        dead.alive = False
+
+    def live() -> None:
+        loop = SimLoop()
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        loop.run(main(loop))
+
+    live()
+    gc.collect()
+    assert not told

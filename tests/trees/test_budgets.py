@@ -116,6 +116,7 @@ async def spend(limits: Limits, engine_type: type[Engine] = Engine) -> tuple[Met
 
 
 async def test_200_at_once_overshoot_a_limit_of_tokens_by_nothing() -> None:
+    """Failure 42: many that ask at once whether there is enough are all told yes."""
     limit = 60_000
     meter, tree, _ = await spend(Limits(tokens=limit))
     assert len(tree.rows) == MANY + 3

@@ -10,7 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from perdure.core.agent import Effect, ToolSpec
+from msgspec.structs import replace
+
+from perdure.core.agent import Effect, OnError, RetryPolicy, ToolSpec
 from perdure.core.errors import InvalidRequest, Unavailable, error_info
 from perdure.ports.tool import Pins, Tool, ToolContext, ToolFailed, ToolOutput
 from perdure.tools.mcp.connection import Connection, NotSentError
@@ -28,9 +30,10 @@ class McpToolset:
     Give either `command` (with `args` and `env`) or `url` (with `headers`). `effects` says
     what the server's own hints do not, by the server's tool name; `allow` is a list of globs over
     those names. `pins` remembers accepted definitions; without it they are kept in memory only.
+    `retry` and `on_error` say what is done about calls that fail, see `ToolSpec`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is an option by name, and most are never given
         self,
         name: str,
         *,
@@ -43,8 +46,12 @@ class McpToolset:
         allow: Sequence[str] | None = None,
         pins: Pins | None = None,
         timeout_s: float = 300.0,
+        retry: RetryPolicy | None = None,
+        on_error: OnError = "model",
     ) -> None:
         self.name = name
+        self._retry = retry
+        self._on_error: OnError = on_error
         self._check(bool(command), bool(url), effects or {})
         self._effects = dict(effects or {})
         self._allow = None if allow is None else tuple(allow)
@@ -106,7 +113,8 @@ class McpToolset:
 
     def _spec(self, name: str, tool: str, definition: Mapping[str, Any]) -> ToolSpec:
         effect = effect_of(definition, self._effects.get(tool))
-        return spec_of(self.name, name, definition, effect, self._timeout_s)
+        spec = spec_of(self.name, name, definition, effect, self._timeout_s)
+        return replace(spec, retry=self._retry, on_error=self._on_error)
 
     def _failed(self, code: str, message: str, *, retryable: bool = False) -> ToolFailed:
         return ToolFailed(error_info(code, "tool", message, subject=self.name, retryable=retryable))
