@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from perdure.core.codec import decode, digest
+from perdure.core.settings import ModelSettings
 
 
 class Effect(StrEnum):
@@ -154,6 +155,7 @@ class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     again). `fallbacks` are models that take a turn over, in this order, when the one before
     cannot be had. `deltas` says whether the pieces of a reply are only shown
     while it is written or also stored, so that a stream can be read again after a crash.
+    `settings` steer how the model writes.
     """
 
     name: str
@@ -170,6 +172,7 @@ class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     fallbacks: tuple[str, ...] = ()
     compaction: Compaction = Compaction()
     deltas: Literal["live", "stored"] = "live"
+    settings: ModelSettings = ModelSettings()
 
     @property
     def version(self) -> str:

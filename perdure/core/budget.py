@@ -69,7 +69,9 @@ def input_bound(state: State, transcript: Transcript, model: str = "") -> int:
     own = "" if model == state.spec.model else model
     if state.last_tokens_seq and own == state.last_tokens_model:
         return state.last_tokens + transcript.fresh_bytes
-    return request_bound(state.spec.instructions, state.spec.tools, transcript.items)
+    bound = request_bound(state.spec.instructions, state.spec.tools, transcript.items)
+    form = state.spec.settings.format  # a schema is read with the instructions
+    return bound + (len(encode(form)) if form else 0)
 
 
 def request_bound(

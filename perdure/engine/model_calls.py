@@ -11,6 +11,7 @@ from perdure.core.content import Usage, UserItem
 from perdure.core.context import Transcript
 from perdure.core.errors import ErrorInfo, PerdureError, error_info
 from perdure.core.events import Payload
+from perdure.core.settings import ModelSettings
 from perdure.core.state import ModelCall, State
 from perdure.engine import retry
 from perdure.engine.breaker import Way
@@ -124,7 +125,13 @@ def _request(work: Work, name: str, max_output_tokens: int) -> ModelRequest:
         call_prefix=call_prefix(work.state, turn.number),
         first_call=turn.next_call,
         attempt=turn.failures + 1,
+        settings=_settings(spec.settings, turn.next_call),
     )
+
+
+def _settings(settings: ModelSettings, next_call: int) -> ModelSettings:
+    """Return what steers the call that is due: a call that was asked for is asked for once."""
+    return replace(settings, tool_choice="") if settings.forced and next_call > 1 else settings
 
 
 def call_prefix(state: State, turn: int) -> str:

@@ -9,6 +9,7 @@ from perdure.core.agent import ToolSpec
 from perdure.core.content import ContextItem, ReplyItem, Usage
 from perdure.core.errors import ErrorInfo, PerdureError
 from perdure.core.secrets import Secret
+from perdure.core.settings import ModelSettings
 
 
 class ModelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -16,6 +17,7 @@ class ModelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `call_prefix` and `first_call` give the ids of tool calls: `t3.` and 5 make the next t3.5.
     `attempt` counts from 1 how often this very call was tried; it is not sent to a provider.
+    Of `settings` a dialect leaves out what it has no word for; perdure/wire/steering.py says what.
     """
 
     model: str
@@ -26,6 +28,7 @@ class ModelRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     call_prefix: str = "t1."
     first_call: int = 1
     attempt: int = 1
+    settings: ModelSettings = ModelSettings()
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag="text.delta"):

@@ -30,7 +30,7 @@ from perdure.ports.model import (
     ReasoningDelta,
     TextDelta,
 )
-from perdure.wire import failures, history
+from perdure.wire import failures, history, steering
 from perdure.wire.history import Built, Round
 from perdure.wire.lenient import (
     arguments,
@@ -79,6 +79,7 @@ def request(req: ModelRequest, provider: str = "anthropic") -> Built:
         tools = [_tool(tool.name, tool.description, tool.input_schema) for tool in req.tools]
         tools[-1]["cache_control"] = _CACHE
         body["tools"] = tools
+    body |= steering.for_messages(req)
     return Built(body, tuple(dropped))
 
 

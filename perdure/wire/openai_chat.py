@@ -26,7 +26,7 @@ from perdure.ports.model import (
     ReasoningDelta,
     TextDelta,
 )
-from perdure.wire import failures, history
+from perdure.wire import failures, history, steering
 from perdure.wire.history import Built, Round
 from perdure.wire.lenient import arguments, child, children, clean, joined, merge, number, raw, text
 
@@ -63,6 +63,7 @@ def request(req: ModelRequest, provider: str = "openai") -> Built:
     }
     if req.tools:
         body["tools"] = [_tool(tool) for tool in req.tools]
+    body |= steering.for_chat(req)
     return Built(body, tuple(dropped))
 
 

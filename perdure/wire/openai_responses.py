@@ -27,7 +27,7 @@ from perdure.ports.model import (
     ReasoningDelta,
     TextDelta,
 )
-from perdure.wire import failures, history
+from perdure.wire import failures, history, steering
 from perdure.wire.history import Built, Round
 from perdure.wire.lenient import arguments, child, children, clean, number, raw, text
 
@@ -58,6 +58,7 @@ def request(req: ModelRequest, provider: str = "openai") -> Built:
         body["instructions"] = clean(req.instructions)
     if req.tools:
         body["tools"] = [_tool(tool) for tool in req.tools]
+    body |= steering.for_responses(req)
     return Built(body, tuple(dropped))
 
 
