@@ -134,7 +134,9 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where tools touch files. `kind` is none, bubblewrap or process.
 
     `in_place` works on the user's own directory instead of a copy. Memory and output are in
-    bytes, times in seconds.
+    bytes, times in seconds. `network` lists where commands may connect to: a host, `*.` and a
+    domain for all hosts below it, `*` for anywhere, `!` before a host that is excepted. Empty:
+    nowhere.
     """
 
     kind: str = "none"
@@ -146,6 +148,7 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     file_bytes: int = 1024**3
     read_only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    network: tuple[str, ...] = ()
 
 
 class AgentSpec(msgspec.Struct, frozen=True, omit_defaults=True):

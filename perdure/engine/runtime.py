@@ -257,13 +257,15 @@ class Engine:
         except PerdureError:
             return True
 
-    async def create(self, created: e.SessionCreated) -> None:
-        """Write session.created, unless somebody else does at the same moment."""
+    async def create(self, created: e.SessionCreated, *then: e.Payload) -> None:
+        """Write session.created and facts known from the beginning, unless somebody else does at
+        the same moment.
+        """
         claim = await self.kit.store.claim(created.session)
         try:
             if claim.seq == 0:
                 journal = await Journal.open(self.kit, claim)
-                journal.append(created)
+                journal.append(created, *then)
                 await journal.durable()
                 await journal.close()
         finally:
