@@ -1,7 +1,8 @@
 """What doors need of tools: definitions for what an API client declares."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -20,6 +21,9 @@ class McpServer(msgspec.Struct, frozen=True, omit_defaults=True):
     allow: tuple[str, ...] | None = None
 
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class Toolmaker(Protocol):
     """Makes tool definitions in one project; the engine finds their code by the definition alone,
     in this process and after a restart.
@@ -35,9 +39,18 @@ class Toolmaker(Protocol):
         """Return the tools of an environment."""
         ...
 
-    async def mcp(self, server: McpServer) -> tuple[ToolSpec, ...]:
+    async def mcp(
+        self, server: McpServer, headers: Mapping[str, str] = _NONE
+    ) -> tuple[ToolSpec, ...]:
         """Connect to a server and return its tools, prefixed by a name of ours for it.
+
+        `headers` authorise this very client there. They are kept in memory only: after a restart
+        calls fail until a client names the server with them again.
 
         Raises `Unavailable` (E-MCP-UNREACHABLE), `Forbidden` for an address not allowed.
         """
+        ...
+
+    def served_as(self, spec: ToolSpec) -> str:
+        """Return the name that the MCP server itself has for a tool that `mcp` returned."""
         ...

@@ -24,6 +24,7 @@ from perdure.engine.kit import Kit
 from perdure.engine.runtime import Engine
 from perdure.ports.model import Models
 from perdure.ports.store import Store
+from perdure.serving.takeover import Takeover
 from perdure.serving.tools import ProjectTools
 from perdure.stores.projects import DEFAULT, ProjectStores
 from perdure.stores.system import RandomIds, SystemClock
@@ -54,6 +55,7 @@ class Server:
         self._ids = RandomIds()
         self._tools: dict[str, ProjectTools] = {}
         self._closing = False
+        self._taking_over: asyncio.Task[None] | None = None
         self.stores = stores
         self.keys = Keys(stores.base, self._clock, self._ids, os.urandom)
         self.projects = Projects(stores, self._engine)
@@ -69,11 +71,20 @@ class Server:
         models = plan.options.models or models_for(plan.options)
         server = cls(plan, ProjectStores(store), plan.options.work_root or root, models)
         await server.projects.engine(DEFAULT)
+        server.take_over()
         return server
+
+    def take_over(self) -> None:
+        """Begin to go on with what other processes left unfinished, in all projects."""
+        takeover = Takeover(self.stores, self.projects, self._plan.options.bounds.poll_s)
+        self._taking_over = asyncio.create_task(takeover.run(), name="perdure takeover")
 
     async def close(self) -> None:
         """Let all work go; what was in flight is taken up by the next process."""
         self._closing = True
+        if self._taking_over is not None:
+            self._taking_over.cancel()
+            await asyncio.wait({self._taking_over})
         for tools in self._tools.values():
             await tools.close()
         await self.projects.close()

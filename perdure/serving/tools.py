@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,8 @@ from perdure.tools.mcp.toolset import McpToolset
 
 _KIND: Final = "mcp-server"
 _MCP: Final = "mcp:"
+_GIVEN: Final = "given:"
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _OPEN_SERVERS: Final = 64  # connections kept in one project; the one not used for longest goes
 
 Headers = Callable[[McpServer], Awaitable[Mapping[str, str]]]
@@ -50,6 +53,7 @@ class ProjectTools:
         self._workspace = workspace
         self._headers = headers
         self._servers: OrderedDict[str, tuple[McpToolset, dict[str, Tool]]] = OrderedDict()
+        self._given: dict[str, dict[str, str]] = {}  # what clients sent along, by credential
 
     def client(
         self, name: str, description: str, parameters: Mapping[str, Any], *, ask: str = ""
@@ -62,11 +66,22 @@ class ProjectTools:
         """See `Toolmaker.workspace`."""
         return tuple(tool.spec for tool in self._workspace(where))
 
-    async def mcp(self, server: McpServer) -> tuple[ToolSpec, ...]:
+    async def mcp(
+        self, server: McpServer, headers: Mapping[str, str] = _NO_HEADERS
+    ) -> tuple[ToolSpec, ...]:
         """See `Toolmaker.mcp`."""
-        name = "m" + hashlib.sha256(encode(server)).hexdigest()[:12]
+        if headers:
+            digest = hashlib.sha256(encode(sorted(headers.items()))).hexdigest()[:16]
+            server = replace(server, credential=f"{_GIVEN}{digest}")
+            self._given[server.credential] = dict(headers)
+        name = server_name(server)
         await self._store.put_doc(_KIND, name, encode(server))
         return tuple(tool.spec for tool in (await self._of_server(name, server)).values())
+
+    def served_as(self, spec: ToolSpec) -> str:
+        """See `Toolmaker.served_as`."""
+        _, tools = self._servers.get(spec.source.removeprefix(_MCP), (None, {}))
+        return getattr(tools.get(spec.name), "served_as", spec.name)
 
     async def tools(self, spec: AgentSpec) -> Mapping[str, Tool] | None:
         """See `AgentSource.tools`."""
@@ -102,6 +117,7 @@ class ProjectTools:
             self._servers.move_to_end(name)
             return self._servers[name][1]
         headers = dict(server.headers) | dict(await self._headers(server))
+        headers |= self._given.get(server.credential, {})
         toolset = McpToolset(name, url=server.url, headers=headers, allow=server.allow)
         tools = {tool.spec.name: tool for tool in await toolset.open()}
         self._servers[name] = (toolset, tools)
@@ -109,6 +125,11 @@ class ProjectTools:
             _, (old, _) = self._servers.popitem(last=False)
             await old.close()
         return tools
+
+
+def server_name(server: McpServer) -> str:
+    """Return our name for a server; those of its tools begin with it."""
+    return "m" + hashlib.sha256(encode(server)).hexdigest()[:12]
 
 
 class _Asking:

@@ -45,6 +45,11 @@ class ProjectStores:
             self._projects[project] = ProjectStore(self, prefix)
         return self._projects[project]
 
+    def parted(self, name: str) -> tuple[str, str]:
+        """Return the project that a name of the store beneath belongs to, and its name there."""
+        project, part, bare = name.partition(_PART)
+        return (project, bare) if part else (DEFAULT, name)
+
     def watch(self) -> None:
         """See to it that somebody listens for what other processes change."""
         if self._watcher is None:

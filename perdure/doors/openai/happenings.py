@@ -6,7 +6,7 @@ it writes the same words the open item simply goes on; where it does not, what w
 as incomplete and the new reply begins with items of its own. Nothing shown is ever taken back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -83,11 +83,17 @@ Happening = Added | Piece | Done | Answered
 
 
 class Items:
-    """The items of one session from some event on. `feed` each event once, in order."""
+    """The items of one session from some event on. `feed` each event once, in order.
 
-    def __init__(self, spec: AgentSpec) -> None:
+    With `waiting`, the calls that were open before the first event by our ids for them, a call
+    that runs here begins when it starts, not when the model makes it: before that somebody may
+    have to approve it.
+    """
+
+    def __init__(self, spec: AgentSpec, waiting: Mapping[str, ToolCall] | None = None) -> None:
         self.items: list[Item] = []
         self.usage = Usage()
+        self.finish = ""  # of the last reply
         self._spec = spec
         self._base = ""  # the id of the request that the open items belong to
         self._open: list[int] = []  # places in `items` of the words being written
@@ -96,6 +102,8 @@ class Items:
         self._offset = 0
         self._aside = False
         self._calls: dict[str, int] = {}
+        self._late = waiting is not None
+        self._waiting = dict(waiting or {})
 
     def feed(self, event: Event) -> list[Happening]:
         """Return what an event makes happen."""
@@ -116,6 +124,9 @@ class Items:
                 yield from self._say(channel, text)
             case e.ModelResponded() as p if not self._aside:
                 yield from self._responded(p)
+            case e.ToolStarted(call_id=call_id) if call_id in self._waiting:
+                self._base = self._base or event.id
+                yield from self._begun(self._waiting.pop(call_id))
             case e.ToolFinished(status=status) as p if status in _FINAL:
                 yield from self._finished(p)
             case e.TurnEnded():
@@ -133,6 +144,7 @@ class Items:
         self.usage = _plus(self.usage, p.usage)
         if p.status != "ok":
             return  # the next attempt may go on where this one broke off
+        self.finish = p.finish
         self._said.clear()
         self._place = self._offset = 0
         for channel, text in _words_of(p.items):
@@ -200,6 +212,12 @@ class Items:
         self._place = self._offset = 0
 
     def _called(self, call: ToolCall) -> Iterator[Happening]:
+        if self._late and kind_of(self._spec.tool(call.tool)) in ("mcp", "command"):
+            self._waiting[call.id] = call
+        else:
+            yield from self._begun(call)
+
+    def _begun(self, call: ToolCall) -> Iterator[Happening]:
         index, spec = len(self.items), self._spec.tool(call.tool)
         kind = kind_of(spec)
         prefix = {"client": "fc", "mcp": "mcp", "command": "cmd", "other": "fc"}[kind]

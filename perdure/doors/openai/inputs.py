@@ -22,6 +22,7 @@ from perdure.core.content import (
     ToolCall,
     UserItem,
 )
+from perdure.doors.openai import outputs
 from perdure.doors.openai.problems import Wording
 
 Json = dict[str, Any]
@@ -50,7 +51,7 @@ def named(items: Sequence[Json], new_id: str) -> list[Json]:
     found: list[Json] = []
     for number, item in enumerate(items):
         kind = item.get("type") or ("message" if "role" in item else "")
-        if not kind:
+        if not isinstance(kind, str) or not kind:
             raise Wording(400, f"Item {number} has no type.", param=f"input[{number}]")
         made = f"{_PREFIXES.get(kind, 'item')}_{new_id.lower()}{number:02d}"
         whole = {**item, "type": kind, "id": item.get("id") or made}
@@ -69,6 +70,9 @@ def read(items: Sequence[Mapping[str, Any]], pending: Mapping[str, str]) -> Inpu
     calls: dict[str, ToolCall] = {}
     for number, item in enumerate(items):
         where = f"input[{number}]"
+        if item.get("type") == "mcp_call":
+            reply.append(Text(outputs.told(item)))
+            continue
         part = _reply_part(item, where, len(calls))
         if part is not None:
             reply.append(part)
@@ -79,12 +83,14 @@ def read(items: Sequence[Mapping[str, Any]], pending: Mapping[str, str]) -> Inpu
         match item.get("type"):
             case "message":
                 found.items.append(UserItem(_content(item, where)))
-            case "function_call_output" | "custom_tool_call_output":
+            case kind if kind in outputs.KINDS:
                 _output(found, item, where, calls, pending)
             case "mcp_approval_response":
                 given = (bool(item.get("approve")), str(item.get("reason") or ""))
                 found.approvals[str(item.get("approval_request_id"))] = given
-            case "item_reference" | "compaction" | "mcp_list_tools":
+            case "compaction":
+                found.items.append(outputs.compacted(item, where))
+            case "item_reference" | "mcp_list_tools" | "mcp_approval_request":
                 pass
             case kind:
                 raise Wording(400, f"Items of type {kind!r} are not supported here.", param=where)
@@ -125,12 +131,11 @@ def _reply_part(item: Mapping[str, Any], where: str, number: int) -> ReplyItem |
         case "reasoning":
             summary = item.get("summary") or []
             return Reasoning("".join(str(s.get("text", "")) for s in summary))
-        case "function_call" | "custom_tool_call":
-            call_id, name = str(item.get("call_id") or ""), str(item.get("name") or "")
+        case kind if kind in outputs.CALLS:
+            call_id, name, arguments = outputs.call_of(item)
             if not call_id or not name:
                 raise Wording(400, "A function call needs call_id and name.", param=where)
-            arguments = item.get("arguments", item.get("input", ""))
-            return ToolCall(f"x{number + 1}.{call_id}", name, str(arguments or "{}"), call_id)
+            return ToolCall(f"x{number + 1}.{call_id}", name, arguments, call_id)
         case _:
             return None
 
@@ -149,10 +154,10 @@ def _output(
     calls: Mapping[str, ToolCall],
     pending: Mapping[str, str],
 ) -> None:
-    call_id = str(item.get("call_id") or "")
-    text = text_of(item.get("output"), where)
+    call_id = outputs.call_id_of(item)
+    text, failed = outputs.result_of(item, lambda value: text_of(value, where))
     if call_id in pending:
-        found.outputs[pending[call_id]] = (text, item.get("status") == "incomplete")
+        found.outputs[pending[call_id]] = (text, failed)
         return
     call = calls.get(call_id)
     if call is None:

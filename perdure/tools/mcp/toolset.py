@@ -169,6 +169,11 @@ class McpTool:
     def spec(self) -> ToolSpec:
         return self._spec
 
+    @property
+    def served_as(self) -> str:
+        """The server's own name for it."""
+        return self._tool
+
     async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput:
         """Call it. A connection that breaks while the answer is due makes the outcome unknown."""
         return await self._toolset.call(self._tool, arguments, context)

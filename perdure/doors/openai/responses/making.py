@@ -3,14 +3,19 @@
 Without a past it is a session of its own. With `previous_response_id` it is a fork of that
 response's session where it ended, so any number of responses may follow one. With a
 `conversation` it is one more turn of that session.
+
+The record is written before anything is posted, and everything posted has a key, so a request
+that comes again finds what it made, and completes it where a crash had cut it short.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from perdure.core import events as e
-from perdure.core.agent import AgentSpec, Limits
+from perdure.core.agent import AgentSpec
+from perdure.core.codec import encode
 from perdure.core.content import ContextItem, UserItem
 from perdure.core.inbox import AddItems, Answer, Decide, Post, Say, Update
 from perdure.core.state import State
@@ -18,28 +23,30 @@ from perdure.doors.documents import Documents
 from perdure.doors.http import Call
 from perdure.doors.openai import inputs
 from perdure.doors.openai.problems import Wording
-from perdure.doors.openai.responses.records import KIND, ResponseRecord
-from perdure.doors.openai.responses.rendering import key_of
-from perdure.doors.openai.tools import tool_specs
+from perdure.doors.openai.responses.records import KIND, TRIES, ResponseRecord, Try
+from perdure.doors.openai.responses.rendering import action_of, key_of
+from perdure.doors.openai.responses.wishes import definition
+from perdure.doors.openai.tools import Declared, declared
 from perdure.engine import branching
 from perdure.engine.journal import load
 from perdure.engine.session import Session
 
 Json = dict[str, Any]
-NAME = "openai-responses"
-_NOT_ECHOED = (
+Letters = list[tuple[Post, str]]
+_NOT_ECHOED: Final = frozenset((
     "input", "stream", "previous_response_id", "conversation", "model", "background", "store",
-    "include", "stream_options", "background_options", "context_management",
-)  # fmt: skip
+    "include", "stream_options", "background_options", "context_management", "type", "stream_id",
+))  # fmt: skip
+_AGAIN_S: Final = 600  # for so long a request that comes again is taken for the same
 
 
 @dataclass
 class Start:
-    """Where a response begins: its session, the state there, and the letters that start it."""
+    """Where a response begins: its session, the state there, and the definition it runs under."""
 
     session: str
-    after: int
-    letters: list[tuple[Post, str]]
+    state: State
+    spec: AgentSpec | None = None  # to be put in force first
 
 
 class Maker:
@@ -50,78 +57,71 @@ class Maker:
         self._engine = call.engine
         self._by = call.principal.id
         self.records = Documents(call.engine.kit.store, KIND, ResponseRecord)
+        self._tries = Documents(call.engine.kit.store, TRIES, Try)
 
     async def make(self, body: Json) -> ResponseRecord:
         """Begin a response and return its record. Raises `Wording`, `InvalidRequest`."""
+        made = await self._made_before(body)
+        if made is not None:
+            await self._post(made, Start(made.session, await self._state(made)))
+            return made
         if body.get("previous_response_id") and body.get("conversation"):
             said = "Use either previous_response_id or conversation, not both."
             raise Wording(400, said, param="conversation")
+        if body.get("background") and body.get("store") is False:
+            raise Wording(400, "Background mode requires store=true.", param="store")
         new_id = self._call.services.new_id().lower()
         name = f"resp_{new_id}"
         given = inputs.as_list(body.get("input") or [])
         instructions, given = inputs.with_instructions(given, str(body.get("instructions") or ""))
         listed = inputs.named(given, new_id)
-        spec = await self._spec(body, instructions)
-        if body.get("previous_response_id"):
-            start = await self._fork(name, str(body["previous_response_id"]), spec, listed)
-        elif body.get("conversation"):
-            start = await self._converse(name, conversation_id(body["conversation"]), spec, listed)
-        else:
-            start = await self._fresh(name, spec, listed)
-        record = ResponseRecord(
-            id=name,
-            session=start.session,
-            after=start.after,
-            created_at=self._call.services.seconds(),
-            model=str(body.get("model") or self._call.services.settings.default_model),
-            request={k: v for k, v in body.items() if k not in _NOT_ECHOED and v is not None},
-            inputs=listed,
-            background=bool(body.get("background")),
-            conversation=start.session if body.get("conversation") else "",
-            previous=str(body.get("previous_response_id") or ""),
-        )
-        if body.get("store") is not False:
-            await self.records.put(name, record, expect=0)
-        session = Session(self._engine, start.session)
-        for post, key in start.letters:
-            await session.post(post, key)
+        previous = await self.previous(str(body.get("previous_response_id") or ""))
+        tools = await self._tools(body)
+        model = self._call.services.model(body.get("model"))
+        spec = definition(body, model, instructions, tools)
+        start = await self._start(name, body, spec, listed, previous)
+        record = self._record(name, body, start, listed, tools, previous)
+        await self._keep(record, body)
+        await self._post(record, start)
         return record
 
-    async def _spec(self, body: Json, instructions: str) -> AgentSpec:
-        most = body.get("max_output_tokens")
-        calls = body.get("max_tool_calls")
-        tools = self._call.services.tools(self._call.principal.project)
-        return AgentSpec(
-            name=NAME,
-            model=self._call.services.model(body.get("model")),
-            instructions=instructions,
-            tools=await tool_specs(body.get("tools") or [], tools),
-            limits=Limits(tool_calls=calls) if isinstance(calls, int) else Limits(),
-            max_output_tokens=most if isinstance(most, int) and most > 0 else 8192,
-            deltas="stored" if body.get("stream") or body.get("background") else "live",
-        )
-
-    async def _fresh(self, name: str, spec: AgentSpec, listed: list[Json]) -> Start:
-        read = inputs.read(listed, {})
-        await self._engine.create(e.SessionCreated(name, spec))
-        return Start(name, 1, self._begin(name, read.items))
-
-    async def _fork(self, name: str, previous: str, spec: AgentSpec, listed: list[Json]) -> Start:
-        record = await self.records.find(previous)
-        if record is None:
-            said = f"Previous response with id '{previous}' not found."
-            code, param = "previous_response_not_found", "previous_response_id"
+    async def previous(self, name: str) -> ResponseRecord | None:
+        """Return the response to go on from, if one is named. Raises `Wording` (400)."""
+        if not name:
+            return None
+        record = await self.records.find(name)
+        code, param = "previous_response_not_found", "previous_response_id"
+        if record is None or not record.stored:
+            said = f"Previous response with id '{name}' not found."
             raise Wording(400, said, code=code, param=param)
         if not record.until:
-            raise Wording(
-                400, f"Response {previous} has not ended yet.", param="previous_response_id"
-            )
-        state, _, _ = await load(self._engine.kit.store, record.session, record.until)
-        letters = self._go_on(name, previous, state, listed)
+            raise Wording(400, f"Response {name} has not ended yet.", param=param)
+        return record
+
+    async def _tools(self, body: Json) -> Declared:
+        maker = self._call.services.tools(self._call.principal.project)
+        return await declared(body.get("tools") or [], maker)
+
+    async def _start(
+        self,
+        name: str,
+        body: Json,
+        spec: AgentSpec,
+        listed: list[Json],
+        previous: ResponseRecord | None,
+    ) -> Start:
+        """Make the session that the response runs in, once the input is known to be sound."""
         kit = self._engine.kit
-        await branching.fork(kit, record.session, record.until, name, spec, self._by)
-        forked = await Session(self._engine, name).state()
-        return Start(name, forked.seq, letters)
+        if previous is not None:
+            state, _, _ = await load(kit.store, previous.session, previous.until)
+            self._letters(name, state, listed)  # refuses what cannot be read
+            await branching.fork(kit, previous.session, previous.until, name, spec, self._by)
+            return Start(name, await Session(self._engine, name).state())
+        if body.get("conversation"):
+            return await self._converse(name, conversation_id(body["conversation"]), spec, listed)
+        self._letters(name, State(), listed)
+        await self._engine.create(e.SessionCreated(name, spec))
+        return Start(name, await Session(self._engine, name).state(1))
 
     async def _converse(
         self, name: str, conversation: str, spec: AgentSpec, listed: list[Json]
@@ -130,27 +130,92 @@ class Maker:
         if row is None or not conversation.startswith("conv_"):
             raise Wording(404, f"Conversation with id '{conversation}' not found.")
         state = await Session(self._engine, conversation).state()
-        if state.turn is not None and not _open_calls(state):
+        if state.turn is not None and not open_calls(state):
             said = "Another response is being made in this conversation."
             raise Wording(409, said, code="conversation_locked")
-        letters = self._go_on(name, "", state, listed)
-        if state.version != spec.version:
-            update = Update(e.SessionUpdated(self._by, agent=spec))
-            letters.insert(0, (update, f"spec:{name}"))
-        return Start(conversation, state.seq, letters)
+        self._letters(name, state, listed)
+        return Start(conversation, state, spec if state.version != spec.version else None)
 
-    def _go_on(
-        self, name: str, previous: str, state: State, listed: list[Json]
-    ) -> list[tuple[Post, str]]:
-        """Return the letters that take a session on with these items."""
-        pending = _open_calls(state)
+    def _record(
+        self,
+        name: str,
+        body: Json,
+        start: Start,
+        listed: list[Json],
+        tools: Declared,
+        previous: ResponseRecord | None,
+    ) -> ResponseRecord:
+        known = previous.labels if previous else []
+        news = [each for each in tools.listings if each["server_label"] not in known]
+        fresh = [{"id": f"mcpl_{name[5:]}{n:02d}", **each} for n, each in enumerate(news)]
+        return ResponseRecord(
+            id=name,
+            session=start.session,
+            after=start.state.seq,
+            created_at=self._call.services.seconds(),
+            model=str(body.get("model") or self._call.services.settings.default_model),
+            request=_echo(body),
+            inputs=listed,
+            background=bool(body.get("background")),
+            conversation=start.session if body.get("conversation") else "",
+            previous=str(body.get("previous_response_id") or ""),
+            stored=body.get("store") is not False,
+            shown=tools.shown,
+            listings=fresh,
+            labels=sorted({*known, *(each["server_label"] for each in news)}),
+        )
+
+    async def _keep(self, record: ResponseRecord, body: Json) -> None:
+        await self.records.put(record.id, record, expect=0)
+        name, digest = self._try(body)
+        await self._tries.put(name, Try(record.id, digest, record.created_at))
+
+    async def _made_before(self, body: Json) -> ResponseRecord | None:
+        """Return what this request made when it was sent before, or None.
+
+        A client that names its request by a key means the same one. Without a key a request
+        counts as sent again when it says so, and the same body came a short time ago.
+        """
+        again = self._call.header("x-stainless-retry-count")
+        key = self._call.header("idempotency-key")
+        if not key and again in ("", "0"):
+            return None
+        name, digest = self._try(body)
+        found = await self._tries.find(name)
+        if found is None or self._call.services.seconds() > found.at + _AGAIN_S:
+            return None
+        if found.digest != digest:
+            said = "This Idempotency-Key was used for another request."
+            raise Wording(409, said, code="idempotency_key_reused")
+        return await self.records.find(found.response)
+
+    def _try(self, body: Json) -> tuple[str, str]:
+        digest = hashlib.sha256(encode(body)).hexdigest()
+        named = self._call.header("idempotency-key") or digest
+        return hashlib.sha256(f"{self._by}\0{named}".encode()).hexdigest(), digest
+
+    async def _state(self, record: ResponseRecord) -> State:
+        return await Session(self._engine, record.session).state(record.after)
+
+    async def _post(self, record: ResponseRecord, start: Start) -> None:
+        """Post what starts the response. Again is harmless: each letter has a key."""
+        session = Session(self._engine, record.session)
+        letters = self._letters(record.id, start.state, record.inputs)
+        if start.spec is not None:
+            update = Update(e.SessionUpdated(self._by, agent=start.spec))
+            letters.insert(0, (update, f"spec:{record.id}"))
+        for post, key in letters:
+            await session.post(post, key)
+
+    def _letters(self, name: str, state: State, listed: list[Json]) -> Letters:
+        """Return the letters that take a session on with these items. Raises `Wording` (400)."""
+        pending = open_calls(state)
         read = inputs.read(listed, pending)
         if state.turn is None:
-            return self._begin(name, read.items)
-        letters: list[tuple[Post, str]] = []
+            return self._begin(name, state, read.items)
+        letters: Letters = []
         for call_id, (text, failed) in read.outputs.items():
-            key = f"answer:{state.generation + bool(previous)}:{call_id}"
-            letters.append((Answer(call_id, text, failed, self._by), key))
+            letters.append((Answer(call_id, text, failed, self._by), f"answer:{name}:{call_id}"))
         missing = [theirs for theirs, ours in pending.items() if ours not in read.outputs]
         if missing:
             said = f"No tool output found for function call {missing[0]}."
@@ -161,27 +226,31 @@ class Maker:
             letters.append((Say("steer", item.content, self._by), f"steer:{name}:{number}"))
         return [*letters, (Say("resume", by=self._by), key_of(name))]
 
-    def _approvals(
-        self, name: str, state: State, given: Mapping[str, tuple[bool, str]]
-    ) -> list[tuple[Post, str]]:
-        letters: list[tuple[Post, str]] = []
+    def _approvals(self, name: str, state: State, given: Mapping[str, tuple[bool, str]]) -> Letters:
+        """Return the decisions. What nobody decides about is denied, or nothing could go on."""
+        letters: Letters = []
+        owed = {a.id for a in state.actions.values() if a.kind == "approve"}
         for request, (approve, reason) in given.items():
-            action = state.actions.get(request.split("_")[1] if "_" in request else "")
-            if action is None or action.kind != "approve":
-                raise Wording(400, f"There is no approval request {request}.", param="input")
-            decision = Decide(action.id, "allow" if approve else "deny", self._by, reason)
-            letters.append((decision, f"approval:{name}:{action.id}"))
+            action = action_of(request)
+            if action not in owed:
+                said = f"There is no approval request {request} to answer."
+                raise Wording(400, said, param="input")
+            decision = Decide(action, "allow" if approve else "deny", self._by, reason)
+            letters.append((decision, f"approval:{name}:{action}"))
+            owed.discard(action)
+        for action in sorted(owed):
+            left = Decide(action, "deny", self._by, "The user went on without approving it.")
+            letters.append((left, f"approval:{name}:{action}"))
         return letters
 
-    def _begin(self, name: str, items: list[ContextItem]) -> list[tuple[Post, str]]:
+    def _begin(self, name: str, state: State, items: list[ContextItem]) -> Letters:
         """Return the letters that begin a turn with these items."""
         past, words = inputs.split(items)
-        letters: list[tuple[Post, str]] = []
+        letters: Letters = []
         if past:
             letters.append((AddItems(tuple(past), self._by), f"items:{name}"))
-        kind: e.InputKind = "message" if words else "resume"
-        if not words and not past:
-            raise Wording(400, "There is no input to answer.", param="input")
+        # Without any words the instructions alone are the task.
+        kind: e.InputKind = "message" if words or not (past or state.owes_reply) else "resume"
         return [*letters, (Say(kind, words, self._by), key_of(name))]
 
 
@@ -192,8 +261,30 @@ def conversation_id(value: object) -> str:
     return str(value)
 
 
-def _open_calls(state: State) -> dict[str, str]:
+def open_calls(state: State) -> dict[str, str]:
     """Return the calls that wait for the client: its id for each, to ours."""
     calls = state.turn.calls if state.turn else {}
     waiting = [a.call_id for a in state.actions.values() if a.kind == "answer"]
     return {calls[c].call.vendor_id or c: c for c in waiting if c in calls}
+
+
+def _echo(body: Json) -> Json:
+    """Return what of a request shows in the response; credentials do not."""
+    echo = {k: v for k, v in body.items() if k not in _NOT_ECHOED and v is not None}
+    if isinstance(echo.get("tools"), list):
+        echo["tools"] = [_without_secrets(tool) for tool in echo["tools"]]
+    for name, missing in (("reasoning", {"effort": None, "summary": None}), ("text", {})):
+        if isinstance(echo.get(name), Mapping):
+            echo[name] = missing | echo[name]
+    if isinstance(echo.get("text"), Mapping):
+        echo["text"] = {"format": {"type": "text"}, "verbosity": "medium"} | echo["text"]
+    return echo
+
+
+def _without_secrets(tool: object) -> object:
+    if not isinstance(tool, Mapping):
+        return tool
+    if tool.get("type") == "function":
+        defaults = {"strict": True, "description": None, "parameters": None}
+        return defaults | dict(tool)
+    return {k: v for k, v in tool.items() if k not in ("authorization", "headers")}

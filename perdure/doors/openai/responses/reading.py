@@ -31,7 +31,7 @@ class Reader:
             return record.final
         session = Session(self._engine, record.session)
         state = await session.state(record.after)
-        rendering = Rendering(record, state.spec)
+        rendering = Rendering(record, state)
         rendering.begin()
         async for event in session.events(record.after):
             state = await follow(self._engine.kit.store, record.session, state, event)
@@ -55,7 +55,7 @@ class Reader:
         """Yield the response's events with a sequence number above `after`, until it has ended."""
         session = Session(self._engine, record.session)
         state = await session.state(record.after)
-        rendering = Rendering(record, state.spec)
+        rendering = Rendering(record, state)
         for made in rendering.begin():
             if made["sequence_number"] > after:
                 yield made
@@ -90,6 +90,8 @@ class Reader:
         if record.until:
             return
         kept = await self._records.find(record.id)
-        if kept is not None and not kept.until:
+        if kept is not None and not kept.stored:
+            await self._records.delete(record.id)
+        elif kept is not None and not kept.until:
             done = replace(kept, final=rendering.snapshot(), until=rendering.until)
             await self._records.put(record.id, done)

@@ -4,7 +4,10 @@ from typing import Any, Final
 
 import msgspec
 
+from perdure.doors.openai.tools import Shown
+
 KIND: Final = "openai.response"
+TRIES: Final = "openai.response-try"
 
 
 class ResponseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -12,7 +15,10 @@ class ResponseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `request` is what the client sent, as far as it is echoed. `inputs` are its input items with
     the ids they got. `final` is the finished response once somebody has seen it finish; before
-    that it is read off the journal each time. Times in seconds.
+    that it is read off the journal each time. One that the client does not want `stored` is kept
+    only until then. `shown` says how tools look to the client, by our names for them; `listings`
+    are the lists of MCP servers' tools that it begins with, `labels` all servers whose lists the
+    conversation holds. Times in seconds.
     """
 
     id: str
@@ -27,4 +33,15 @@ class ResponseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     previous: str = ""
     final: dict[str, Any] | None = None
     until: int = 0  # the seq of the event that ended it; 0 while nobody has seen it
-    cancelled: bool = False
+    stored: bool = True
+    shown: dict[str, Shown] = {}
+    listings: list[dict[str, Any]] = []
+    labels: list[str] = []
+
+
+class Try(msgspec.Struct, frozen=True):
+    """A request to create that may come again: which response it made, and when (seconds)."""
+
+    response: str
+    digest: str
+    at: int

@@ -1,0 +1,234 @@
+"""A response outlives its server: killed anywhere, resumed, and nothing of its stream differs from
+what one undisturbed process would have shown.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from perdure.models.scripted import Call, Reply, Script
+from tests.contract.mcp_shop import Shop
+from tests.doors.process import Home, home
+
+TEXT = "The quick brown fox jumps over the lazy dog, and then over the fence."
+THOUGHT = "Let me think about foxes and dogs for a moment."
+TALK = Script((Reply(text=TEXT, reasoning=THOUGHT),), delay_s=0.003, chunk_chars=4)
+CALLS = Script(
+    (
+        Reply(
+            text="I look.",
+            reasoning="Where?",
+            call=(Call("add", {"a": 1, "b": 22}), Call("add", {"a": 3, "b": 4})),
+        ),
+        Reply(text="Done: {{last_result}}."),
+    ),
+    delay_s=0.003,
+    chunk_chars=3,
+)
+ADD = {"type": "function", "name": "add", "strict": False, "parameters": {"type": "object"}}
+GONE = (openai.APIConnectionError, openai.APIError)
+Events = list[dict[str, Any]]
+
+
+async def taken(stream: Any, into: Events, most: int = 10_000) -> bool:
+    """Read a stream into a list; say whether it came to its end."""
+    try:
+        async for event in stream:
+            into.append(event.to_dict())
+            if len(into) >= most:
+                return False
+    except Exception:  # noqa: BLE001  # however a client notices that its server is dead
+        return False
+    return bool(into) and into[-1]["type"] in ("response.completed", "response.failed")
+
+
+def check(seen: Events) -> dict[str, Any]:
+    """Check a whole stream; return the response it ends with."""
+    assert [e["sequence_number"] for e in seen] == list(range(len(seen)))
+    final: dict[str, Any] = seen[-1]["response"]
+    written: dict[str, str] = {}
+    for event in seen:
+        if event["type"].endswith((".delta",)) and "item_id" in event:
+            written[event["item_id"]] = written.get(event["item_id"], "") + event["delta"]
+    added = {e["item"]["id"]: e["output_index"] for e in seen if e["type"].endswith("item.added")}
+    assert {item["id"]: n for n, item in enumerate(final["output"])} == added
+    for item in final["output"]:
+        if item["id"] in written:
+            assert written[item["id"]] == said(item)
+    return final
+
+
+def said(item: dict[str, Any]) -> str:
+    match item["type"]:
+        case "message":
+            return "".join(part["text"] for part in item["content"])
+        case "reasoning":
+            return "".join(part["text"] for part in item["summary"])
+        case _:
+            return str(item["arguments"])
+
+
+def gist(response: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what a response came to, without ids."""
+    done = [i for i in response["output"] if i.get("status") != "incomplete"]
+    return [(i["type"], i.get("name", ""), said(i)) for i in done if i["type"] != "mcp_list_tools"]
+
+
+async def began(client: AsyncOpenAI, seen: Events, most: int = 10_000, **body: Any) -> str:
+    stream = await client.responses.create(background=True, stream=True, input="Go", **body)
+    with contextlib.suppress(*GONE):
+        await taken(stream, seen, most)
+    await stream.close()
+    return str(seen[0]["response"]["id"]) if seen else ""
+
+
+async def resumed(client: AsyncOpenAI, name: str, seen: Events) -> bool:
+    after = seen[-1]["sequence_number"] if seen else -1
+    stream = await client.responses.retrieve(name, stream=True, starting_after=after)
+    try:
+        return await taken(stream, seen)
+    finally:
+        await stream.close()
+
+
+async def again(client: AsyncOpenAI, name: str) -> Events:
+    """Read the whole stream once more."""
+    stream = await client.responses.retrieve(name, stream=True)
+    found: Events = []
+    await taken(stream, found)
+    return found
+
+
+async def undisturbed(here: Home, **body: Any) -> list[tuple[str, str, str]]:
+    await here.start()
+    seen: Events = []
+    await began(await here.openai(), seen, **body)
+    final = check(seen)
+    await here.kill()
+    return gist(final)
+
+
+@pytest.mark.parametrize("model", ["talk", "calls"])
+async def test_killed_after_any_event_and_resumed(tmp_path: Path, model: str) -> None:
+    body: dict[str, Any] = {"model": model, "tools": [ADD] if model == "calls" else []}
+    async with home(tmp_path / "s.db", {"talk": TALK, "calls": CALLS}) as here:
+        wanted = await undisturbed(here, **body)
+        for most in (1, 2, 4, 7, 11, 16):
+            await here.start()
+            seen: Events = []
+            name = await began(await here.openai(), seen, most, **body)
+            await here.kill()
+            await here.start()
+            client = await here.openai()
+            assert await resumed(client, name, seen)
+            assert gist(check(seen)) == wanted
+            assert await again(client, name) == seen
+            await here.kill()
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_killed_at_every_write(tmp_path: Path, *, after: bool) -> None:
+    body: dict[str, Any] = {"model": "calls", "tools": [ADD]}
+    async with home(tmp_path / "s.db", {"calls": CALLS}) as here:
+        wanted = await undisturbed(here, **body)
+        survived = 0
+        for number in range(1, 13, 2):
+            await here.start(number, after=after)
+            seen: Events = []
+            with contextlib.suppress(*GONE):
+                await began(await here.openai(), seen, **body)
+            if not seen:
+                await here.dead()
+                continue  # nobody was promised anything
+            if here.process is not None and here.process.is_alive():
+                await here.kill()
+            await here.start()
+            client = await here.openai()
+            name = seen[0]["response"]["id"]
+            if seen[-1]["type"] != "response.completed":
+                assert await resumed(client, name, seen)
+            assert gist(check(seen)) == wanted
+            assert await again(client, name) == seen
+            survived += 1
+            await here.kill()
+        assert survived >= 3
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    made = Shop(tmp_path)
+    yield made
+    await made.close()
+
+
+async def test_two_model_calls_with_a_tool_of_a_server_between_them(
+    tmp_path: Path, shop: Shop
+) -> None:
+    port, _ = await shop.serve()
+    url = f"http://127.0.0.1:{port}/mcp"
+    tool = {"type": "mcp", "server_label": "shop", "server_url": url, "require_approval": "never"}
+    async with home(tmp_path / "s.db", {}) as here:
+        here.scripts["mcp"] = looking(url)
+        body: dict[str, Any] = {"model": "mcp", "tools": [tool]}
+        wanted = await undisturbed(here, **body)
+        assert [kind for kind, _, _ in wanted] == ["message", "mcp_call", "message"]
+        for most in (5, 12, 20, 26):
+            await here.start()
+            seen: Events = []
+            name = await began(await here.openai(), seen, most, **body)
+            await here.kill()
+            await here.start()
+            client = await here.openai()
+            assert await resumed(client, name, seen)
+            assert gist(check(seen)) == wanted
+            assert await again(client, name) == seen
+            await here.kill()
+
+
+def looking(url: str) -> Script:
+    """A script that calls the server's tool by the name we have for it."""
+    from perdure.doors.toolmaker import McpServer
+    from perdure.serving.tools import server_name
+
+    name = f"{server_name(McpServer(url, 'shop'))}__look"
+    first = Reply(text="Looking it up.", call=(Call(name, {"order": 7}),))
+    return Script((first, Reply(text="Found: {{last_result}}.")), delay_s=0.003, chunk_chars=4)
+
+
+async def test_a_foreground_stream_that_broke_can_be_fetched(tmp_path: Path) -> None:
+    async with home(tmp_path / "s.db", {"talk": TALK}) as here:
+        await here.start()
+        client = await here.openai()
+        stream = await client.responses.create(model="talk", input="Go", stream=True)
+        seen: Events = []
+        await taken(stream, seen, 5)
+        await here.kill()
+        await stream.close()
+        await here.start()
+        assert await resumed(await here.openai(), seen[0]["response"]["id"], seen)
+        assert gist(check(seen)) == [("reasoning", "", THOUGHT), ("message", "", TEXT)]
+
+
+async def test_unfinished_work_goes_on_without_anybody_asking(tmp_path: Path) -> None:
+    from perdure.stores.sqlite import SqliteStore
+
+    path = tmp_path / "s.db"
+    async with home(path, {"talk": TALK}) as here:
+        await here.start()
+        seen: Events = []
+        name = await began(await here.openai(), seen, 4, model="talk")
+        await here.kill()
+        await here.start()
+        store = await SqliteStore.open(path)
+        try:
+            while (row := await store.session(name)) is None or row.status != "idle":
+                assert row is None or row.status == "running"
+                await store.changed(5.0)
+        finally:
+            await store.close()
+        assert here.process is not None and here.process.is_alive()
