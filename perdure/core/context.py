@@ -41,6 +41,7 @@ class Transcript:
         self.refused: ErrorInfo | None = None  # why a provider would not read this
         self._waiting: dict[int, Content] = {}
         self._calls: dict[str, ToolCall] = {}
+        self._summed_up = 0  # what entered up to this seq is in a summary
         self._aside = False  # the model call that is open writes no part of this
         for event in events:
             self.apply(event)
@@ -109,6 +110,8 @@ class Transcript:
         self.fresh_bytes += len(encode(item)) + _ITEM_OVERHEAD
 
     def _drop(self, entered: int, index: int) -> None:
+        if entered <= self._summed_up:
+            return  # a summary tells of it: there is no item left to leave out
         places = [n for n, seq in enumerate(self.seqs) if seq == entered]
         gone: set[str] = set()
         if len(places) == 1 and isinstance(self.items[places[0]], ModelItem):
@@ -146,6 +149,7 @@ class Transcript:
             self._each(p.upto, lambda item: elided(item, p.elided))
             return
         old = sum(1 for seq in self.seqs if seq <= p.upto)
+        self._summed_up = p.upto
         # New lists: whoever reads the old ones reads on undisturbed.
         self.items = [UserItem(as_content(p.summary)), *self.items[old:]]
         self.seqs = [p.upto, *self.seqs[old:]]

@@ -230,11 +230,16 @@ class TimerFired(Fact, frozen=True, tag="timer.fired"):
 
 
 class ContextAdded(Fact, frozen=True, tag="context.added"):
-    """Items enter the transcript as they are: an earlier conversation, brought along."""
+    """Items enter the transcript as they are: an earlier conversation, brought along.
 
-    items: tuple[ContextItem, ...]
+    `raw` is what a client sent, where it wants that back as it was. It may be of a kind that no
+    model is shown: then there are no `items`, and the event may come while a turn is open.
+    """
+
+    items: tuple[ContextItem, ...] = ()
     key: str = ""
     by: str = ""
+    raw: tuple[msgspec.Raw, ...] = ()
 
 
 class ContextDropped(Fact, frozen=True, tag="context.dropped"):

@@ -125,10 +125,12 @@ def model_delta(state: State, event: Event, p: e.ModelDelta) -> State:
 
 
 def context_added(state: State, event: Event, p: e.ContextAdded) -> State:
+    if not p.items and not p.raw:
+        raise corrupt(event, "it adds nothing")
+    if not p.items:
+        return state
     if state.turn is not None:
         raise corrupt(event, "a turn is open")
-    if not p.items:
-        raise corrupt(event, "it adds nothing")
     last = p.items[-1]
     answered = isinstance(last, ModelItem) and not any(isinstance(i, ToolCall) for i in last.items)
     return replace(state, owes_reply=not answered, last_tokens_seq=0)

@@ -83,11 +83,21 @@ class Revoke(msgspec.Struct, frozen=True, tag="revoke", omit_defaults=True):
     by: str = ""
 
 
-class AddItems(msgspec.Struct, frozen=True, tag="add_items", omit_defaults=True):
-    """Bring items into the transcript of a session that has no turn open."""
+class Brought(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a client sent, as it was, and what of it the model is shown, if anything."""
 
-    items: tuple[ContextItem, ...]
+    raw: msgspec.Raw
+    item: ContextItem | None = None
+
+
+class AddItems(msgspec.Struct, frozen=True, tag="add_items", omit_defaults=True):
+    """Bring items into the transcript of a session that has no turn open. Each of `brought` becomes
+    an event of its own, all of them or none.
+    """
+
+    items: tuple[ContextItem, ...] = ()
     by: str = ""
+    brought: tuple[Brought, ...] = ()
 
 
 class DropItem(msgspec.Struct, frozen=True, tag="drop_item", omit_defaults=True):
@@ -133,6 +143,7 @@ Post = (
     | Rewind
 )
 
+NOT_EDITED = "The transcript was not edited: a turn is open."
 SIGNALS_MAX = 1000  # that wait unread; more are not taken, and the note says so
 
 
@@ -153,24 +164,30 @@ def accept(state: State, post: Post, key: str) -> tuple[Payload, ...]:
             return (e.NoteRecorded("A change came after the session was closed."),)
         case Answer() | Signalled() | Revoke():
             return _outside(state, post, key)
-        case AddItems() | DropItem():
-            return (_edit(state, post, key),)
+        case AddItems():
+            return _add(state, post, key)
+        case DropItem():
+            return (_drop(state, post),)
         case _:
             return (_change(state, post),)
 
 
-def _edit(state: State, post: AddItems | DropItem, key: str) -> Payload:
+def _add(state: State, post: AddItems, key: str) -> tuple[Payload, ...]:
+    if state.turn is not None and (post.items or any(each.item for each in post.brought)):
+        return (e.NoteRecorded(NOT_EDITED),)
+    found = [e.ContextAdded(post.items, key, post.by)] if post.items else []
+    for each in post.brought:
+        items = () if each.item is None else (each.item,)
+        found.append(e.ContextAdded(items, key, post.by, (each.raw,)))
+    return tuple(found) or (e.NoteRecorded("Nothing was added to the transcript."),)
+
+
+def _drop(state: State, post: DropItem) -> Payload:
     if state.turn is not None:
-        return e.NoteRecorded("The transcript was not edited: a turn is open.")
-    match post:
-        case AddItems(items=items, by=by):
-            if not items:
-                return e.NoteRecorded("Nothing was added to the transcript.")
-            return e.ContextAdded(items, key, by)
-        case DropItem(entered=entered, index=index, by=by):
-            if not 0 < entered <= state.seq or index < 0:
-                return e.NoteRecorded(f"No item entered the transcript with event {entered}.")
-            return e.ContextDropped(entered, index, by)
+        return e.NoteRecorded(NOT_EDITED)
+    if not 0 < post.entered <= state.seq or post.index < 0:
+        return e.NoteRecorded(f"No item entered the transcript with event {post.entered}.")
+    return e.ContextDropped(post.entered, post.index, post.by)
 
 
 def _change(state: State, post: Update | Put | Compact | Close | Rewind) -> Payload:

@@ -70,6 +70,16 @@ class _Open:
         self.results: list[ResultItem] = []
         self.said: list[Part] = []
 
+    def join(self, item: ModelItem) -> bool:
+        """Take `item` for more of the same reply, unless a provider wrote one of them as it is: a
+        conversation that was brought along has a reply's parts one by one.
+        """
+        if self.reply is None or self.reply.raw or item.raw or self.results or self.said:
+            return False
+        self.reply = ModelItem((*self.reply.items, *item.items))
+        self.unanswered |= {i.id: i for i in item.items if isinstance(i, ToolCall)}
+        return True
+
     def answer(self, item: ResultItem) -> bool:
         if self.unanswered.pop(item.call_id, None) is None:
             return False
@@ -91,8 +101,9 @@ def rounds(items: Iterable[ContextItem]) -> tuple[list[Round], list[str]]:
     for item in items:
         match item:
             case ModelItem():
-                done.append(current.closed(dropped))
-                current = _Open(item)
+                if not current.join(item):
+                    done.append(current.closed(dropped))
+                    current = _Open(item)
             case UserItem(content=content):
                 current.said.extend(content)
             case ResultItem():

@@ -160,6 +160,7 @@ def _anytime(dice: Random, state: State) -> list[Payload]:
         e.SignalReceived(dice.choice("xy"), f"signal {state.seq}", f"k{state.seq}", "anna"),
         e.ModelDelta("text", f"piece {state.seq}"),
         e.ContextAdded((UserItem(content),), f"k{state.seq}", "anna"),
+        e.ContextAdded((), f"k{state.seq}", "anna", (msgspec.Raw(b'{"type":"odd"}'),)),
         e.ContextDropped(max(1, state.seq), 0, "anna"),
         e.GrantRevoked(next(iter(state.grants), "none"), "anna"),
         e.ContextCompacted(max(1, state.seq), f"so far {state.seq}"),
