@@ -183,12 +183,13 @@ class Store(Protocol):
         """Return the letters not yet taken, in the order they were posted."""
         ...
 
-    async def mailboxes(self) -> list[str]:
-        """Return the sessions whose inbox is not empty."""
+    async def mailboxes(self, prefix: str = "") -> list[str]:
+        """Return the sessions whose inbox is not empty and whose name begins with `prefix`."""
         ...
 
-    async def sessions(self) -> list[SessionRow]:
-        """Return all sessions with at least one event, last `updated_at_us` first.
+    async def sessions(self, prefix: str = "") -> list[SessionRow]:
+        """Return all sessions with at least one event whose name begins with `prefix`, last
+        `updated_at_us` first.
 
         One that never had a row is shown with its name and `seq` alone.
         """
@@ -198,15 +199,28 @@ class Store(Protocol):
         """Return the row of one session, or None when it has no events."""
         ...
 
-    async def due(self, now_us: int, limit: int = 100) -> list[str]:
-        """Return at most `limit` sessions whose row has a `wake_at_us` that is not after `now_us`,
-        earliest first, those of the same moment by name. 0 is no moment.
+    async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
+        """Return at most `limit` sessions whose row has a `wake_at_us` that is not after `now_us`
+        and whose name begins with `prefix`, earliest first, those of the same moment by name. 0 is
+        no moment.
         """
         ...
 
-    async def errors(self) -> list[ErrorRow]:
-        """Return the index of errors: a row for each fingerprint and session, as
-        `ErrorRow.followed_by` makes them of what was appended; by session, then fingerprint.
+    async def errors(self, prefix: str = "") -> list[ErrorRow]:
+        """Return the index of errors: a row for each fingerprint and session whose name begins with
+        `prefix`, as `ErrorRow.followed_by` makes them of what was appended; by session, then
+        fingerprint.
+        """
+        ...
+
+    async def delete_session(self, session: str) -> None:
+        """Delete a session for good, durably: its events, its inbox with all keys, its cached
+        state, its row and its errors. One that does not exist is no error.
+
+        Whoever owned it here has lost it; the name may be used anew, with epochs that go on. Events
+        that a fork reads stay where they lie, reachable through forks alone, and go with the last
+        of those forks. Blobs stay: others may refer to the same content. Raises `SessionBusy` when
+        another live process owns it.
         """
         ...
 

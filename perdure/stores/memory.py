@@ -33,6 +33,7 @@ class MemoryDisk:
         self.blobs = MemoryBlobs()
         self.journals: dict[str, Journal] = {}
         self.docs = Docs()
+        self.epochs_over = 0  # the highest epoch that a deleted session had
         self.connections: list[MemoryStore] = []
         self.version = 0  # counts commits, so that each connection notices those of the others
 
@@ -95,6 +96,10 @@ class MemoryStore:
         """See `Store.fork`."""
         await self._write(lambda: self._fork(source, at, session))
 
+    async def delete_session(self, session: str) -> None:
+        """See `Store.delete_session`."""
+        await self._write(lambda: self._delete_session(session))
+
     async def release(self, claim: Claim) -> None:
         """See `Store.release`."""
         await self._write(lambda: self._release(claim))
@@ -146,13 +151,13 @@ class MemoryStore:
         posted = journal.letters.items() if journal else ()
         return [Letter(key, each.body) for key, each in posted if each.body is not None]
 
-    async def mailboxes(self) -> list[str]:
+    async def mailboxes(self, prefix: str = "") -> list[str]:
         """See `Store.mailboxes`."""
-        return [name for name in self._names() if await self.inbox(name)]
+        return [name for name in self._names(prefix) if await self.inbox(name)]
 
-    async def sessions(self) -> list[SessionRow]:
+    async def sessions(self, prefix: str = "") -> list[SessionRow]:
         """See `Store.sessions`."""
-        rows = [row for name in self._names() if (row := await self.session(name))]
+        rows = [row for name in self._names(prefix) if (row := await self.session(name))]
         return sorted(rows, key=lambda row: (-row.updated_at_us, row.id))
 
     async def session(self, session: str) -> SessionRow | None:
@@ -162,17 +167,17 @@ class MemoryStore:
             return None
         return journal.row or SessionRow(id=session, seq=journal.seq)
 
-    async def due(self, now_us: int, limit: int = 100) -> list[str]:
+    async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         """See `Store.due`."""
-        self._check_open()
-        rows = [each.row for each in self._disk.journals.values() if each.row is not None]
+        journals = [self._disk.journals[name] for name in self._names(prefix)]
+        rows = [each.row for each in journals if each.row is not None]
         found = sorted((r.wake_at_us, r.id) for r in rows if 0 < r.wake_at_us <= now_us)
         return [name for _, name in found[:limit]]
 
-    async def errors(self) -> list[ErrorRow]:
+    async def errors(self, prefix: str = "") -> list[ErrorRow]:
         """See `Store.errors`."""
-        self._check_open()
-        found = [row for each in self._disk.journals.values() for row in each.errors.values()]
+        journals = [self._disk.journals[name] for name in self._names(prefix)]
+        found = [row for each in journals for row in each.errors.values()]
         return sorted(found, key=lambda row: (row.session, packed(row.fingerprint)))
 
     async def load_state(self, session: str) -> tuple[int, bytes] | None:
@@ -254,7 +259,7 @@ class MemoryStore:
     def _claim(self, session: str) -> Claim:
         if not refusals.is_name(session):
             raise refusals.unfit_name(session)
-        journal = self._disk.journals.setdefault(session, Journal())
+        journal = self._disk.journals.setdefault(session, Journal(self._disk.epochs_over))
         owner = self._checked_owner(session, journal)
         clean = owner is None or owner is self._process
         journal.owner = self._process
@@ -274,12 +279,21 @@ class MemoryStore:
         part = past.part_with(at) if past else None
         if part is None:
             raise refusals.no_event(source, at)
-        journal = self._disk.journals.get(session) or Journal()
+        journal = self._disk.journals.get(session) or Journal(self._disk.epochs_over)
         if journal.records:
             raise refusals.exists(session)
         self._checked_owner(session, journal)
         journal.begin_after(part.journal, at)
         self._disk.journals[session] = journal
+
+    def _delete_session(self, session: str) -> None:
+        journal = self._disk.journals.get(session)
+        if journal is None:
+            return
+        self._checked_owner(session, journal)
+        # Forks hold the journal itself: it is gone with the last of them.
+        del self._disk.journals[session]
+        self._disk.epochs_over = max(self._disk.epochs_over, journal.epoch)
 
     def _release(self, claim: Claim) -> None:
         journal = self._disk.journals.get(claim.session)
@@ -331,9 +345,9 @@ class MemoryStore:
         self._check_open()
         return self._disk.journals.get(session)
 
-    def _names(self) -> Sequence[str]:
+    def _names(self, prefix: str) -> Sequence[str]:
         self._check_open()
-        return list(self._disk.journals)
+        return [name for name in self._disk.journals if name.startswith(prefix)]
 
     def _check_open(self) -> None:
         if not self._process.alive:

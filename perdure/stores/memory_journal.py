@@ -33,12 +33,12 @@ class Part(NamedTuple):
 class Journal:
     """A session. `records` are its own; those of a fork come after event `base` of its origin."""
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: int = 0) -> None:
         self.origin: Journal | None = None
         self.base = 0
         self.records: list[Record] = []
         self.owner: Process | None = None
-        self.epoch = 0
+        self.epoch = epoch
         self.row: SessionRow | None = None
         self.letters: dict[str, Posted] = {}
         self.state: tuple[int, bytes] | None = None

@@ -218,17 +218,57 @@ class NeverWakes(MemoryStore):
 class ForgetsWakes(MemoryStore):
     """Keeps when to wake a session in the memory of the process that said so."""
 
-    async def due(self, now_us: int, limit: int = 100) -> list[str]:
+    async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         mine = self._disk.journals
-        found = await super().due(now_us, limit)
+        found = await super().due(now_us, limit, prefix)
         return [name for name in found if mine[name].owner is self._process]
 
 
 class WakesEarly(MemoryStore):
     """Rounds to whole seconds."""
 
-    async def due(self, now_us: int, limit: int = 100) -> list[str]:
-        return await super().due(now_us + 1_000_000, limit)
+    async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
+        return await super().due(now_us + 1_000_000, limit, prefix)
+
+
+class DeletesOnlyTheRow(MemoryStore):
+    """Takes a deleted session off the lists and keeps the rest."""
+
+    def _delete_session(self, session: str) -> None:
+        if (journal := self._disk.journals.get(session)) is not None:
+            journal.records, journal.row, journal.origin = [], None, None
+
+
+class DeletesThePastOfForks(MemoryStore):
+    """Deletes events that a fork reads."""
+
+    def _delete_session(self, session: str) -> None:
+        journal = self._disk.journals.get(session)
+        super()._delete_session(session)
+        if journal is not None:
+            journal.records = []
+
+
+class DeletesUnderOwners(MemoryStore):
+    """Never looks whether somebody works on what it deletes."""
+
+    def _delete_session(self, session: str) -> None:
+        self._disk.journals.pop(session, None)
+
+
+class BeginsEpochsAnew(MemoryStore):
+    """Gives a name that is used anew the epochs that it had before."""
+
+    def _delete_session(self, session: str) -> None:
+        super()._delete_session(session)
+        self._disk.epochs_over = 0
+
+
+class ListsEverybody(MemoryStore):
+    """Does not look at the prefix."""
+
+    async def mailboxes(self, prefix: str = "") -> list[str]:
+        return await super().mailboxes()
 
 
 BROKEN: Final[Mapping[str, type[MemoryStore]]] = {
@@ -258,5 +298,10 @@ BROKEN: Final[Mapping[str, type[MemoryStore]]] = {
         NeverWakes,
         ForgetsWakes,
         WakesEarly,
+        DeletesOnlyTheRow,
+        DeletesThePastOfForks,
+        DeletesUnderOwners,
+        BeginsEpochsAnew,
+        ListsEverybody,
     )
 }

@@ -63,13 +63,17 @@ class StoreProxy:
         """See `Store.fork`."""
         await self._inner.fork(source, at, session)
 
-    async def due(self, now_us: int, limit: int = 100) -> list[str]:
-        """See `Store.due`."""
-        return await self._inner.due(now_us, limit)
+    async def delete_session(self, session: str) -> None:
+        """See `Store.delete_session`."""
+        await self._inner.delete_session(session)
 
-    async def errors(self) -> list[ErrorRow]:
+    async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
+        """See `Store.due`."""
+        return await self._inner.due(now_us, limit, prefix)
+
+    async def errors(self, prefix: str = "") -> list[ErrorRow]:
         """See `Store.errors`."""
-        return await self._inner.errors()
+        return await self._inner.errors(prefix)
 
     async def put_doc(self, kind: str, name: str, data: bytes, *, expect: int | None = None) -> int:
         """See `Store.put_doc`."""
@@ -97,13 +101,13 @@ class StoreProxy:
         """See `Store.inbox`."""
         return await self._inner.inbox(session)
 
-    async def mailboxes(self) -> list[str]:
+    async def mailboxes(self, prefix: str = "") -> list[str]:
         """See `Store.mailboxes`."""
-        return await self._inner.mailboxes()
+        return await self._inner.mailboxes(prefix)
 
-    async def sessions(self) -> list[SessionRow]:
+    async def sessions(self, prefix: str = "") -> list[SessionRow]:
         """See `Store.sessions`."""
-        return await self._inner.sessions()
+        return await self._inner.sessions(prefix)
 
     async def session(self, session: str) -> SessionRow | None:
         """See `Store.session`."""
@@ -148,9 +152,9 @@ class SimStore(StoreProxy):
         """See `Store.inbox`."""
         return await self._later(await super().inbox(session))
 
-    async def errors(self) -> list[ErrorRow]:
+    async def errors(self, prefix: str = "") -> list[ErrorRow]:
         """See `Store.errors`."""
-        return await self._later(await super().errors())
+        return await self._later(await super().errors(prefix))
 
     async def docs(
         self, kind: str, *, prefix: str = "", after: str = "", limit: int | None = None

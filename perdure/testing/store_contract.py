@@ -8,6 +8,7 @@
 The tests know the port and nothing else; pytest-asyncio runs them.
 """
 
+from perdure.testing.store_contract_delete import DeleteContract
 from perdure.testing.store_contract_docs import DocsContract
 from perdure.testing.store_contract_errors import ErrorsContract
 from perdure.testing.store_contract_fork import ForkContract
@@ -15,6 +16,7 @@ from perdure.testing.store_contract_inbox import InboxContract
 from perdure.testing.store_contract_journal import JournalContract
 from perdure.testing.store_contract_lists import ListsContract
 from perdure.testing.store_contract_owner import OwnerContract
+from perdure.testing.store_contract_prefix import PrefixContract
 
 
 class StoreContract(
@@ -25,5 +27,7 @@ class StoreContract(
     ForkContract,
     DocsContract,
     ErrorsContract,
+    DeleteContract,
+    PrefixContract,
 ):
     """All of it."""

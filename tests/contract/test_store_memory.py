@@ -77,6 +77,11 @@ CAUGHT_BY = {
     "NeverWakes": "test_a_change_before_the_question_counts",
     "ForgetsWakes": "test_the_newest_row_says_when_to_wake",
     "WakesEarly": "test_what_is_due_comes_in_order",
+    "DeletesOnlyTheRow": "test_nothing_is_left_of_a_deleted_session",
+    "DeletesThePastOfForks": "test_a_fork_keeps_its_past",
+    "DeletesUnderOwners": "test_a_living_owner_keeps_its_session",
+    "BeginsEpochsAnew": "test_a_name_used_anew_is_another_session",
+    "ListsEverybody": "test_lists_hold_only_names_that_begin_so",
 }
 
 

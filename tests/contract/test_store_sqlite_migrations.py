@@ -118,7 +118,7 @@ async def test_what_is_due_is_found_without_looking_at_all_sessions(path: Path) 
     await (await SqliteStore.open(path)).close()
     other = apsw.Connection(str(path))
     query = "EXPLAIN QUERY PLAN " + statements.load().read_due
-    plan = [row[3] for row in other.execute(query, (5, 10))]
+    plan = [row[3] for row in other.execute(query, (5, 10, "p\x1f", "p "))]
     assert len(plan) == 1 and "sessions_due" in plan[0], plan
     other.close()
 

@@ -75,6 +75,24 @@ class Fork(Write):
         return tables.is_fork(self._source, self._at, self._session)
 
 
+class DeleteSession(Write):
+    """`Store.delete_session`."""
+
+    def __init__(self, session: str) -> None:
+        super().__init__()
+        self._session = session
+
+    def run(self, tables: "Tables") -> object:
+        """See `Write.run`."""
+        tables.delete_session(self._session)
+        return None
+
+    def landed(self, tables: "Tables") -> bool | None:
+        """See `Write.landed`."""
+        # One that is there may have been made anew by the same group.
+        return None if tables.find(self._session) else True
+
+
 class Release(Write):
     """`Store.release`."""
 

@@ -67,13 +67,15 @@ class Reader:
         rows = self._connection.execute(self._sql.read_inbox, (_name(session),))
         return [Letter(unpacked(key), body) for key, body in rows]
 
-    def mailboxes(self) -> list[str]:
+    def mailboxes(self, prefix: str) -> list[str]:
         """See `Store.mailboxes`."""
-        return [row[0] for row in self._connection.execute(self._sql.read_mailboxes)]
+        rows = self._connection.execute(self._sql.read_mailboxes, _range(prefix))
+        return [row[0] for row in rows]
 
-    def sessions(self) -> list[SessionRow]:
+    def sessions(self, prefix: str = "") -> list[SessionRow]:
         """See `Store.sessions`."""
-        return [_row(*row) for row in self._connection.execute(self._sql.read_sessions)]
+        rows = self._connection.execute(self._sql.read_sessions, _range(prefix))
+        return [_row(*row) for row in rows]
 
     def session(self, session: str) -> SessionRow | None:
         """See `Store.session`."""
@@ -81,9 +83,9 @@ class Reader:
         found = [_row(*row) for row in rows]
         return found[0] if found else None
 
-    def due(self, now_us: int, limit: int) -> list[str]:
+    def due(self, now_us: int, limit: int, prefix: str) -> list[str]:
         """See `Store.due`."""
-        rows = self._connection.execute(self._sql.read_due, (now_us, limit))
+        rows = self._connection.execute(self._sql.read_due, (now_us, limit, *_range(prefix)))
         return [row[0] for row in rows]
 
     def state(self, session: str) -> tuple[int, bytes] | None:
@@ -92,9 +94,9 @@ class Reader:
         found = [(seq, bytes(data)) for seq, data in rows]
         return found[0] if found else None
 
-    def errors(self) -> list[ErrorRow]:
+    def errors(self, prefix: str = "") -> list[ErrorRow]:
         """See `Store.errors`."""
-        rows = self._connection.execute(self._sql.read_errors)
+        rows = self._connection.execute(self._sql.read_errors, _range(prefix))
         return [row for (data,) in rows if (row := error_row(data)) is not None]
 
     def docs(self, kind: str, prefix: str, after: str, limit: int | None) -> list[Doc]:
@@ -142,6 +144,17 @@ class Checkpointer:
 def _name(session: str) -> str:
     # No session is called "": what cannot be a name is not found.
     return session if refusals.is_name(session) else ""
+
+
+def _range(prefix: str) -> tuple[str, str | bytes]:
+    """Return where the names that begin so begin and end. Names of the deleted begin with NUL."""
+    if not refusals.is_name(prefix):
+        return ("\x01", b"\xff") if not prefix else ("", "")
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return prefix, b"\xff"  # to SQLite a blob lies behind all text
+    last = ord(stem[-1])
+    return prefix, stem[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)
 
 
 def _row(name: str, seq: int, data: bytes | None) -> SessionRow:

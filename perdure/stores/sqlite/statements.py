@@ -10,6 +10,7 @@ class Statements(NamedTuple):
     schema: str
     migrate_2: str
     migrate_3: str
+    migrate_4: str
     begin: str
     commit: str
     rollback: str
@@ -20,6 +21,15 @@ class Statements(NamedTuple):
     claim: str
     fork: str
     drop_state: str
+    forks_of: str
+    note_epoch: str
+    delete_letters: str
+    delete_errors: str
+    delete_events: str
+    delete_states: str
+    delete_row: str
+    bury: str
+    find_buried: str
     release: str
     release_all: str
     advance: str

@@ -149,25 +149,29 @@ class SqliteStore:
         """See `Store.inbox`."""
         return await self._read(lambda reader: reader.inbox(session))
 
-    async def mailboxes(self) -> list[str]:
+    async def mailboxes(self, prefix: str = "") -> list[str]:
         """See `Store.mailboxes`."""
-        return await self._read(lambda reader: reader.mailboxes())
+        return await self._read(lambda reader: reader.mailboxes(prefix))
 
-    async def sessions(self) -> list[SessionRow]:
+    async def sessions(self, prefix: str = "") -> list[SessionRow]:
         """See `Store.sessions`."""
-        return await self._read(lambda reader: reader.sessions())
+        return await self._read(lambda reader: reader.sessions(prefix))
 
     async def session(self, session: str) -> SessionRow | None:
         """See `Store.session`."""
         return await self._read(lambda reader: reader.session(session))
 
-    async def due(self, now_us: int, limit: int = 100) -> list[str]:
+    async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         """See `Store.due`."""
-        return await self._read(lambda reader: reader.due(now_us, limit))
+        return await self._read(lambda reader: reader.due(now_us, limit, prefix))
 
-    async def errors(self) -> list[ErrorRow]:
+    async def errors(self, prefix: str = "") -> list[ErrorRow]:
         """See `Store.errors`."""
-        return await self._read(lambda reader: reader.errors())
+        return await self._read(lambda reader: reader.errors(prefix))
+
+    async def delete_session(self, session: str) -> None:
+        """See `Store.delete_session`."""
+        await self._write(lambda: jobs.DeleteSession(session))
 
     async def save_state(self, session: str, seq: int, data: bytes) -> None:
         """See `Store.save_state`."""

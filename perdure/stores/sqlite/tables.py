@@ -124,6 +124,35 @@ class Tables:
         self.connection.execute(self.sql.fork, (session.id, origin[0], at, origin[1]))
         self.connection.execute(self.sql.drop_state, (session.id,))
 
+    def delete_session(self, name: str) -> None:
+        """See `Store.delete_session`."""
+        self.flush()  # its last events may have come with the same group
+        session = self.find(name)
+        if session is None:
+            return
+        if self._is_held(session):
+            raise refusals.busy(name)
+        run = self.connection.execute
+        run(self.sql.note_epoch, (session.epoch,))
+        run(self.sql.delete_letters, (session.id,))
+        run(self.sql.delete_errors, (session.id,))
+        self._thin(session.id)
+
+    def _thin(self, gone: int) -> None:
+        """Delete what no fork reads of a session that is gone, and of those it was a fork of."""
+        run = self.connection.execute
+        while True:
+            kept = run(self.sql.forks_of, (gone,)).fetchall()[0][0]
+            run(self.sql.delete_events, (gone, kept or 0))
+            run(self.sql.delete_states, (gone, kept or 0))
+            if kept is not None:
+                run(self.sql.bury, (gone, kept, f"\0{gone}"))
+                return
+            origin = run(self.sql.delete_row, (gone,)).fetchall()[0][0]
+            if origin is None or not run(self.sql.find_buried, (origin,)).fetchall():
+                return
+            gone = int(origin)
+
     def is_fork(self, source: str, at: int, name: str) -> bool:
         """Whether that session begins after event `at` of `source`."""
         session, origin = self.find(name), self._event(source, at)

@@ -1,2 +1,3 @@
-SELECT e.data FROM errors AS e INNER JOIN sessions AS s ON s.id = e.session
+SELECT e.data FROM sessions AS s INNER JOIN errors AS e ON e.session = s.id
+WHERE s.name >= ?1 AND s.name < ?2
 ORDER BY s.name, e.fingerprint

@@ -1,1 +1,3 @@
-SELECT name, seq, row FROM sessions WHERE seq > base ORDER BY updated_us DESC, name
+SELECT name, seq, row FROM sessions
+WHERE name >= ?1 AND name < ?2 AND seq > base
+ORDER BY updated_us DESC, name

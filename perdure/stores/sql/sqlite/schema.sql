@@ -1,4 +1,4 @@
--- Version 3. A rowid table keeps events in the order they were appended, which is what a log is
+-- Version 4. A rowid table keeps events in the order they were appended, which is what a log is
 -- written and read in; session names are long, so rows carry a small number instead.
 CREATE TABLE sessions (
     id INTEGER PRIMARY KEY,
@@ -15,6 +15,7 @@ CREATE TABLE sessions (
 ) STRICT;
 
 CREATE INDEX sessions_due ON sessions (wake_us, name) WHERE wake_us > 0;
+CREATE INDEX sessions_forks ON sessions (origin, base) WHERE origin IS NOT NULL;
 
 CREATE TABLE events (
     pos INTEGER PRIMARY KEY,

@@ -1,0 +1,1 @@
+DELETE FROM events WHERE session = ?1 AND seq > ?2

@@ -1,0 +1,1 @@
+DELETE FROM states WHERE session = ?1 AND seq > ?2

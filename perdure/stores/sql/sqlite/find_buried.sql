@@ -1,0 +1,1 @@
+SELECT 1 FROM sessions WHERE id = ?1 AND name < char(1)
