@@ -2,7 +2,7 @@
 
 import fnmatch
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,6 +11,9 @@ from perdure.doors.projects import Projects
 from perdure.doors.settings import ServerSettings
 from perdure.doors.toolmaker import Toolmaker
 from perdure.ports.clock import Clock, Ids
+from perdure.ports.sandbox import Change
+from perdure.ports.store import Store
+from perdure.ports.vault import Vault
 
 _LOG: Final = logging.getLogger("perdure.server")
 
@@ -20,9 +23,26 @@ def no_tools(project: str) -> Toolmaker:
     raise InvalidRequest("E-TOOLS", f"No tools can be made in project {project}.")
 
 
+async def no_files(project: str, first: str, last: str) -> Sequence[Change]:
+    """Refuse: for services without workspaces."""
+    raise InvalidRequest("E-WORKSPACE-NONE", "This server keeps no workspaces.")
+
+
+def no_vault(project: str) -> Vault:
+    """Refuse: for services without secrets."""
+    raise InvalidRequest("E-VAULT-KEY", "This server has no vault key.", "PERDURE_VAULT_KEY")
+
+
+async def no_uploads(store: Store, file_id: str) -> bytes | None:
+    """Know no file: for services without uploads."""
+    return None
+
+
 @dataclass(frozen=True)
 class Services:
-    """The collaborators of all doors."""
+    """The collaborators of all doors. `changes` compares two snapshots of a project; `about` says
+    what this process is: its version, the kind of its store.
+    """
 
     projects: Projects
     clock: Clock
@@ -30,6 +50,10 @@ class Services:
     settings: ServerSettings = field(default_factory=ServerSettings)
     url: str = ""
     tools: Callable[[str], Toolmaker] = no_tools  # of a project
+    vault: Callable[[str], Vault] = no_vault  # of a project
+    upload: Callable[[Store, str], Awaitable[bytes | None]] = no_uploads  # by its id
+    changes: Callable[[str, str, str], Awaitable[Sequence[Change]]] = no_files
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def request_id(self) -> str:
         """Return a new id for a request."""

@@ -24,6 +24,7 @@ from perdure.core.rights import narrowed
 from perdure.engine.agent import Agent
 from perdure.engine.decisions import revoke_rule
 from perdure.engine.driver import Driver
+from perdure.engine.export import Lines, import_session
 from perdure.engine.grants import rules_in
 from perdure.engine.hub import Hub
 from perdure.engine.journal import Journal, load
@@ -151,13 +152,27 @@ class Engine:
                 raise NotFound("E-SESSION-UNKNOWN", f"There is no session {name}.", "perdure ls")
             await self.create(e.SessionCreated(name, spec, source))
         elif spec is not None and row.version != spec.version:
-            await self._drift(session, spec, adopt=adopt)
+            await self.move(session, spec, adopt=adopt)
         return session
 
     def agent(self, name: str) -> Agent | None:
         """Return the agent of that name, if it was registered here."""
         known = self._agents.get(name)
         return known[0] if known else None
+
+    @property
+    def definitions(self) -> dict[str, AgentSpec]:
+        """The agents that were registered here, as data, by name."""
+        return {name: spec for name, (_, spec, _) in sorted(self._agents.items())}
+
+    @property
+    def driven(self) -> list[str]:
+        """The sessions that this process is at work on."""
+        return sorted(self._drivers)
+
+    async def bring(self, lines: Lines, name: str = "", *, by: str = "") -> str:
+        """Store an exported journal; return the session. See `export.import_session`."""
+        return await import_session(self.kit.store, lines, name, by=by)
 
     async def sessions(self) -> list[SessionRow]:
         """Return all sessions, last updated first. One whose subagent waits for a person waits."""
@@ -192,6 +207,13 @@ class Engine:
     def drives(self, session_id: str) -> bool:
         """Whether this process is at work on the session."""
         return session_id in self._drivers
+
+    async def let_go(self, session_id: str) -> None:
+        """Stop driving a session here, at once; what is in flight is left as a crash leaves it."""
+        running = self._drivers.get(session_id)
+        if running is not None:
+            running[1].cancel()
+            await asyncio.wait([running[1]])
 
     async def tools_of(self, spec: AgentSpec) -> Mapping[str, Tool]:
         """Return the code behind a pinned definition, which must be known here by its name.
@@ -271,7 +293,11 @@ class Engine:
         finally:
             await self.kit.store.release(claim)
 
-    async def _drift(self, session: Session, spec: AgentSpec, *, adopt: bool) -> None:
+    async def move(self, session: Session, spec: AgentSpec, *, adopt: bool) -> None:
+        """Move a session to another definition of its agent, if that was asked for with `adopt`.
+
+        Raises `Conflict` (E-CODE-DRIFT) without, `Forbidden` (E-SUBAGENT-RIGHTS).
+        """
         state, _, _ = await load(self.kit.store, session.id)
         if state.parent:
             raise Forbidden(

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from starlette.applications import Starlette
 from perdure.app import Options, environments_at, models_for, open_store
 from perdure.core.errors import PerdureError
 from perdure.doors.http import Face
+from perdure.doors.native.face import manual_routes, native_face
 from perdure.doors.openai.face import openai_face
 from perdure.doors.principals import Authority, Keys, Principal, identify
 from perdure.doors.projects import Projects
@@ -23,6 +25,7 @@ from perdure.engine.agent import Agent
 from perdure.engine.kit import Kit
 from perdure.engine.runtime import Engine
 from perdure.ports.model import Models
+from perdure.ports.sandbox import Change
 from perdure.ports.store import Store
 from perdure.serving.takeover import Takeover
 from perdure.serving.tools import ProjectTools
@@ -60,7 +63,8 @@ class Server:
         self.keys = Keys(stores.base, self._clock, self._ids, os.urandom)
         self.projects = Projects(stores, self._engine)
         self.services = Services(
-            self.projects, self._clock, self._ids, plan.settings, plan.url, self.tools_of
+            self.projects, self._clock, self._ids, plan.settings, plan.url, self.tools_of,
+            changes=self.changes, about=self._about(),
         )
         self.app = self._application()
 
@@ -118,13 +122,27 @@ class Server:
         return True, ""
 
     def _application(self) -> Starlette:
-        return application(self.services, self._faces(), self.identify, self.ready)
+        pages = manual_routes(self.services.about["version"])
+        return application(self.services, self._faces(), self.identify, self.ready, extra=pages)
 
     def _faces(self) -> list[Face]:
-        return [openai_face()]
+        return [openai_face(), native_face()]
+
+    async def changes(self, project: str, first: str, last: str) -> Sequence[Change]:
+        """Return what differs between two snapshots of a project."""
+        from perdure.environments.snapshots import Snapshots
+
+        snapshots = Snapshots(self._work(project) / "snapshots")
+        return await asyncio.to_thread(snapshots.changes, first, last)
+
+    def _about(self) -> dict[str, str]:
+        return {"version": version("perdure"), "store": self._plan.store.partition(":")[0]}
+
+    def _work(self, project: str) -> Path:
+        return self._root if project == DEFAULT else self._root / "projects" / project
 
     async def _engine(self, project: str, store: Store) -> Engine:
-        work = self._root if project == DEFAULT else self._root / "projects" / project
+        work = self._work(project)
         options = self._plan.options
         kit = Kit(
             store=store,
@@ -135,6 +153,7 @@ class Server:
             prices=options.prices,
             workspace_tools=lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
             bounds=options.bounds,
+            schedules=True,
             agents=self.tools_of(project),
         )
         engine = Engine(kit)
