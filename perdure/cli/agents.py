@@ -41,7 +41,26 @@ def load_agent(ref: str, project: Project, overrides: Overrides) -> Agent:
     Raises `NotFound` (E-AGENT-UNKNOWN), `InvalidRequest` (E-AGENT-FILE, E-AGENT-WORKSPACE).
     """
     agent, folder = _load(ref, project)
-    agent = _overridden(agent, overrides)
+    return _placed(_overridden(agent, overrides), folder)
+
+
+def load_agents(ref: str, project: Project) -> list[Agent]:
+    """Return the agents that `ref` names: of a Python file without a name in it, all.
+
+    Raises as `load_agent` does.
+    """
+    file = Path(ref)
+    if ref in project.settings.agents or file.suffix != ".py":
+        return [load_agent(ref, project, Overrides())]
+    module = load_module(_existing(file))
+    found = {id(value): value for value in vars(module).values() if isinstance(value, Agent)}
+    if not found:
+        raise InvalidRequest("E-AGENT-FILE", f"{file} defines no Agent.", _choices(file, {}))
+    return [_placed(agent, file.resolve().parent) for agent in found.values()]
+
+
+def _placed(agent: Agent, folder: Path) -> Agent:
+    """Name the scripts of an agent by paths that lead to them from here."""
     names = [_findable(name, folder) for name in (agent.model, *agent.fallbacks)]
     return replace(agent, model=names[0], fallbacks=names[1:])
 

@@ -316,10 +316,15 @@ declare(app)
 def up(
     agents: Annotated[
         list[str] | None,
-        typer.Argument(metavar="AGENT", help="Agents to serve beside those of APIs."),
+        typer.Argument(
+            metavar="[AGENT…]",
+            help="Agents of perdure.toml, .py files with agents, a project's .toml; without: all.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "",
-    port: Annotated[int, typer.Option("--port", help="The port to listen on.")] = 0,
+    port: Annotated[
+        int, typer.Option("--port", help="The port to listen on; 0: one that is free.")
+    ] = -1,
     json: Json = False,
 ) -> int:
     """Serve sessions over HTTP, to any client."""

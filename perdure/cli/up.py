@@ -1,41 +1,186 @@
 """`perdure up`: the server, in the foreground."""
 
 import asyncio
-from collections.abc import Sequence
+import json as plain_json
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import uvicorn
+from typing import Any, Final
 
 from perdure.app import Options
-from perdure.cli.agents import Overrides, load_agent
+from perdure.cli.agents import Overrides, load_agent, load_agents
+from perdure.cli.firing import ref_name
+from perdure.cli.places import Places
 from perdure.cli.screen import Screen
 from perdure.config import Project, load_project
+from perdure.core.errors import Forbidden, PerdureError
 from perdure.engine.agent import Agent
+from perdure.engine.runtime import Engine
+from perdure.serving.logs import start_logging
 from perdure.serving.server import Plan, Server
+from perdure.serving.web import Web, listen
+from perdure.stores.projects import DEFAULT
+
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_SHOWN: Final = 8
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a server says when it begins. `key` is there once only, when it was just made."""
+
+    url: str
+    store: str
+    agents: Sequence[str]
+    models: Mapping[str, str]
+    key: str = ""
+    notes: Sequence[str] = field(default_factory=list)
+
+    def plain(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return {
+            "url": self.url,
+            "native": f"{self.url}/api",
+            "docs": f"{self.url}/api/docs",
+            "openai": f"{self.url}/openai/v1",
+            "metrics": f"{self.url}/metrics",
+            "store": self.store,
+            "agents": list(self.agents),
+            "models": dict(self.models),
+            "key": self.key or None,
+            "notes": list(self.notes),
+            "pid": os.getpid(),
+        }
 
 
 def up(refs: Sequence[str], *, host: str, port: int, json: bool) -> int:
     """Serve until told to stop."""
-    project = load_project(Path.cwd())
-    return asyncio.run(_serve(project, refs, host, port, Screen(json=json)))
+    project, refs = _project(refs)
+    screen = Screen(json=json)
+    start_logging(project.settings.server.log or ("json" if json else ""))
+    return asyncio.run(_serve(project, refs, host, port, screen))
+
+
+def _project(refs: Sequence[str]) -> tuple[Project, Sequence[str]]:
+    """Return the project, which one of the arguments may name, and the agents among them."""
+    found = [ref for ref in refs if _is_project(Path(ref))]
+    environ = dict(os.environ)
+    if found:
+        environ["PERDURE_CONFIG"] = found[-1]
+    project = load_project(Path.cwd(), environ)
+    rest = [ref for ref in refs if ref not in found]
+    return project, rest or list(project.settings.agents)
+
+
+def _is_project(path: Path) -> bool:
+    """Whether a file is a project's: an agent's own file says its model or where its code is."""
+    if path.suffix != ".toml" or path.name == "perdure.toml":
+        return path.name == "perdure.toml"
+    try:
+        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # whoever reads it as an agent says what is wrong with it
+    return not {"model", "python"} & set(plain)
 
 
 async def _serve(
     project: Project, refs: Sequence[str], host: str, port: int, screen: Screen
 ) -> int:
     settings = project.settings.server
-    agents: list[Agent] = [load_agent(ref, project, Overrides()) for ref in refs]
+    host = host or settings.host
+    agents = [agent for ref in refs for agent in load_agents(ref, project)]
+    Places(project).prepare()
+    listener = listen(host, port if port >= 0 else settings.port)
+    url = f"http://{_shown(host)}:{listener.getsockname()[1]}"
     options = Options(
         model_options=project.model_options, environ=project.environ, prices=project.prices,
-        allow_unsandboxed=project.settings.allow_unsandboxed,
+        bounds=project.bounds, allow_unsandboxed=project.settings.allow_unsandboxed,
     )  # fmt: skip
-    host, port = host or settings.host, port or settings.port
-    plan = Plan(project.store_url, settings, options, agents, f"http://{host}:{port}")
-    server = await Server.open(plan)
     try:
-        config = uvicorn.Config(server.app, host, port, log_level="warning", lifespan="off")
-        screen.line(f"  http://{host}:{port}")
-        await uvicorn.Server(config).serve()
+        server = await Server.open(Plan(project.store_url, settings, options, agents, url))
+    except BaseException:
+        listener.close()
+        raise
+    try:
+        key = await _first_key(server, host)
+        notes = await _load_scheduled(project, await server.projects.engine(DEFAULT))
+        names = [agent.name for agent in agents]
+        web = Web(server, settings)
+        _tell(screen, Told(url, project.store_url, names, settings.models, key, notes))
+        await web.run_on(listener)
     finally:
+        listener.close()
         await server.close()
+    screen.line('{"stopped":true}' if screen.json else "  stopped; all that was begun is kept")
     return 0
+
+
+async def _first_key(server: Server, host: str) -> str:
+    """Return a key that was made because there was none, or "". Raises `Forbidden` (E-UP-OPEN):
+    whoever reaches an address of the network must not be served before somebody made keys.
+    """
+    if await server.keys.all():
+        return ""
+    if host not in _LOOPBACK:
+        raise Forbidden(
+            "E-UP-OPEN",
+            f"{host} can be reached from elsewhere, and this store has no API keys yet.",
+            "perdure admin keys new    or listen on 127.0.0.1",
+        )
+    _, key = await server.keys.make(DEFAULT, "admin", name="first", by="perdure up")
+    return key
+
+
+async def _load_scheduled(project: Project, engine: Engine) -> list[str]:
+    """Load the agents of the project's schedules; return what cannot be."""
+    places, troubles = Places(project), list[str]()
+    for schedule in await engine.schedules.all():
+        if engine.agent(schedule.agent) is not None:
+            continue
+        ref = places.ref(ref_name(schedule.name))
+        try:
+            agent: Agent = load_agent(ref.agent if ref else schedule.agent, project, Overrides())
+            await engine.register(agent)
+        except PerdureError as error:
+            troubles.append(f"schedule {schedule.name} does not fire: {error}")
+    return troubles
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _tell(screen: Screen, told: Told) -> None:
+    plain = told.plain()
+    if screen.json:
+        screen.line(plain_json.dumps(plain))
+        return
+    screen.line(f"  {screen.bold(told.url)}    Ctrl-C ends it; what runs is kept")
+    screen.line()
+    for name, what in (("native API", "native"), ("its description", "docs"), ("OpenAI", "openai")):
+        screen.line(f"  {name:<16} {plain[what]}")
+    screen.line(f"  {'probes':<16} {told.url}/healthz  /readyz  /metrics")
+    screen.line(f"  {'store':<16} {told.store}")
+    screen.line(f"  {'agents':<16} {_listed(told.agents) or 'none'}")
+    models = _listed(list(told.models))
+    screen.line(f"  {'models':<16} {models or 'none: list them under [server.models]'}")
+    screen.line()
+    key = told.key or "KEY"
+    for name, value in (
+        ("OPENAI_BASE_URL", plain["openai"]), ("OPENAI_API_KEY", key), ("PERDURE_URL", told.url),
+    ):  # fmt: skip
+        screen.line(f"  export {name}={value}")
+    screen.line()
+    if told.key:
+        screen.line("  This key is an admin's, and shown this once.")
+    else:
+        screen.line("  KEY: one of yours, or a new one of `perdure admin keys new`.")
+    for note in told.notes:
+        screen.line(f"  {note}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

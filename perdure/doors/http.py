@@ -195,14 +195,14 @@ class Doorway:
             try:
                 response = await self._answer(endpoint, request, request_id)
             except PerdureError as error:
-                response = face.problem(error, request_id)
+                response = _told(face, error, request)
             except msgspec.ValidationError as error:
                 unreadable = InvalidRequest("E-BODY", f"The request does not fit: {error}.")
-                response = face.problem(unreadable, request_id)
+                response = _told(face, unreadable, request)
             except Exception as error:  # noqa: BLE001  # what it was goes to the log, not out
                 self._services.log_failure(request_id, endpoint.path, error)
                 ours = PerdureError("E-INTERNAL", f"The server failed; see its log: {request_id}.")
-                response = face.problem(ours, request_id)
+                response = _told(face, ours, request)
             response.headers.setdefault("x-request-id", request_id)
             return response
 
@@ -228,6 +228,11 @@ def token_of(headers: Mapping[str, str]) -> str:
     if kind.lower() == "bearer" and token.strip():
         return token.strip()
     return headers.get("x-api-key", "").strip()
+
+
+def _told(face: Face, error: PerdureError, request: Request) -> Response:
+    request.scope["perdure.error"] = error.code
+    return face.problem(error, request.scope["perdure.request_id"])
 
 
 def _bad_query(name: str, text: str, wanted: str) -> InvalidRequest:

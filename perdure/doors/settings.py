@@ -8,7 +8,14 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `models` maps the names that API clients write to `provider:model` (globs allowed; a name with
     a colon that is a key of none is refused). `default_model` serves a request without one.
-    `stream_buffer` is how many events wait for a slow reader before it is cut off.
+    `stream_buffer` is how many events wait for a slow reader before it reads them from the store;
+    one that takes nothing for `stall_s` is cut off. `drain_s` is how long what runs may go on when
+    the server is told to end. `log` is `json`, `text`, or "" for what suits the terminal; `traces`
+    sends spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.
+
+    `environment` is the kind of sandbox that API sessions get. `vault_key_file` and
+    `vault_key_command` say where the keys of the vault come from. `private_hosts` are globs over
+    hosts that clients may name for us to connect to though their addresses are private.
     """
 
     host: str = "127.0.0.1"
@@ -22,5 +29,12 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests_per_minute: int = 6000
     stream_buffer: int = 1000
     keepalive_s: float = 15.0
+    stall_s: float = 60.0
     drain_s: float = 20.0
+    log: str = ""
+    traces: bool = False
     background: bool = True
+    environment: str = "bubblewrap"
+    vault_key_file: str = ""
+    vault_key_command: str = ""
+    private_hosts: tuple[str, ...] = ()

@@ -44,6 +44,7 @@ from perdure.ports.tool import Tool
 Toolbox = Callable[[AgentSpec], Awaitable[Mapping[str, Tool]]]
 _LOG = logging.getLogger("perdure")
 _LOOK_AGAIN_S: Final = 30.0
+_BOOKS: Final = due.EndTurn | due.RequestTools | due.Settle  # what is written without an effect
 
 
 class Driver:
@@ -77,6 +78,12 @@ class Driver:
         self._held_up = (0, 0)  # the turn and the model call that a breaker held up last
         self._retry = (0, 0.0)  # a retry's time by the wall clock, and by the monotonic one
         self.held = Held(kit.clock)
+        self._finishing = False
+
+    def finish(self) -> None:
+        """End what is running and begin nothing: the process is about to end in order."""
+        self._finishing = True
+        self._mail.arrived.set()
 
     def post_arrived(self) -> None:
         """Something may have been put into the session's inbox."""
@@ -169,6 +176,9 @@ class Driver:
             self._mail.look_again(work)
             await self._mail.drain(work)
             step = next_step(work.state) if work.state.seq else due.Rest("idle")
+            if self._finishing and not isinstance(step, _BOOKS):
+                await work.journal.durable()
+                return
             if isinstance(step, due.Rest) or self._sleeps_long(work, step):
                 await work.journal.durable()
                 if await self._wait(self._kit.bounds.idle_s):

@@ -4,7 +4,7 @@ are never stored. A follower that is too slow loses its backlog and re-reads the
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -71,6 +71,7 @@ class Hub:
     def __init__(self, backlog: int) -> None:
         self._backlog = backlog
         self._followers: dict[str, set[Follower]] = {}
+        self.watch: Callable[[str, list[Event], State], object] = _nobody  # all that is published
 
     @contextmanager
     def follow(self, session: str) -> Iterator[Follower]:
@@ -87,6 +88,7 @@ class Hub:
 
     def publish(self, session: str, events: list[Event], state: State) -> None:
         """Hand out durable events and the state after the last of them."""
+        self.watch(session, events, state)
         for follower in self._followers.get(session, ()):
             follower.state = state
             for event in events:
@@ -107,3 +109,7 @@ class Hub:
         for followers in self._followers.values():
             for follower in followers:
                 follower.put(None)
+
+
+def _nobody(session: str, events: list[Event], state: State) -> None:
+    """Nobody watches."""

@@ -75,6 +75,18 @@ class Engine:
     ) -> None:
         await self.close()
 
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing new and wait, at most `seconds`, until what runs has ended; then `close`.
+
+        Turns that are not over are gone on with by whoever opens the store next.
+        """
+        self._closing = True
+        for driver, _ in self._drivers.values():
+            driver.finish()
+        tasks = [task for _, task in self._drivers.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
     async def close(self) -> None:
         """Stop driving, close toolsets and the store."""
         self._closing = True
@@ -132,18 +144,21 @@ class Engine:
     async def session(
         self,
         session_id: str | None = None,
-        agent: Agent | None = None,
+        agent: Agent | str | None = None,
         *,
         source: str = "",
         adopt: bool = False,
     ) -> Session:
-        """Return the session of that id, making it when there is none and an agent is given.
+        """Return the session of that id, making it when there is none and an agent is given, or the
+        name of one that is registered.
 
         `source` is the directory its workspace begins with. An existing session keeps the agent
         version it is pinned to: another version raises `Conflict` (E-CODE-DRIFT) unless `adopt`,
         which moves the session to it. Raises `NotFound` without an agent.
         """
-        spec = await self.register(agent) if agent is not None else None
+        spec = None
+        if agent is not None:
+            spec = await self.register(self._registered(agent) if isinstance(agent, str) else agent)
         name = session_id or self.kit.ids.session()
         row = await self.kit.store.session(name)
         session = Session(self, name)
@@ -159,6 +174,15 @@ class Engine:
         """Return the agent of that name, if it was registered here."""
         known = self._agents.get(name)
         return known[0] if known else None
+
+    def _registered(self, name: str) -> Agent:
+        known = self.agent(name)
+        if known is None:
+            names = ", ".join(self.definitions) or "none"
+            raise NotFound(
+                "E-AGENT-UNKNOWN", f"No agent {name!r} is registered; there is: {names}."
+            )
+        return known
 
     @property
     def definitions(self) -> dict[str, AgentSpec]:

@@ -2,35 +2,42 @@
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
-from perdure.app import Options, environments_at, models_for, open_store
+from perdure.app import Options, environ_of, environments_at, models_for, open_store
 from perdure.core.errors import PerdureError
+from perdure.doors.authorising import Authoriser
+from perdure.doors.credentials import Credentials
 from perdure.doors.http import Face
 from perdure.doors.native.face import manual_routes, native_face
-from perdure.doors.openai.face import openai_face
+from perdure.doors.openai.face import PREFIX, openai_face
+from perdure.doors.openai.responses.socket import socket_routes
 from perdure.doors.principals import Authority, Keys, Principal, identify
 from perdure.doors.projects import Projects
 from perdure.doors.server import application
 from perdure.doors.services import Services
 from perdure.doors.settings import ServerSettings
-from perdure.doors.toolmaker import McpServer
 from perdure.engine.agent import Agent
 from perdure.engine.kit import Kit
 from perdure.engine.runtime import Engine
 from perdure.ports.model import Models
 from perdure.ports.sandbox import Change
 from perdure.ports.store import Store
+from perdure.serving.eyes import Eyes
+from perdure.serving.outbound import Outbound
 from perdure.serving.takeover import Takeover
 from perdure.serving.tools import ProjectTools
+from perdure.serving.tracing import Tracing
+from perdure.serving.vault_key import VaultKeys, vault_keys
 from perdure.stores.projects import DEFAULT, ProjectStores
 from perdure.stores.system import RandomIds, SystemClock
+from perdure.stores.vault import SealedVault
 from perdure.tools.workspace import workspace_tools
 
 _CHECK_S: Final = 5.0
@@ -45,26 +52,40 @@ class Plan:
     options: Options = field(default_factory=Options)
     agents: Sequence[Agent] = ()
     url: str = ""
+    tracing: Tracing | None = None
 
 
 class Server:
     """A server without a socket: `app` is what an ASGI server runs. Open with `Server.open`."""
 
-    def __init__(self, plan: Plan, stores: ProjectStores, root: Path, models: Models) -> None:
+    def __init__(
+        self, plan: Plan, stores: ProjectStores, root: Path, models: Models, vault: VaultKeys
+    ) -> None:
         self._plan = plan
+        self._vault = vault
+        self._outbound = Outbound(plan.settings.private_hosts)
         self._root = root
         self._models = models
         self._clock = SystemClock()
         self._ids = RandomIds()
+        self.eyes = Eyes(self._clock, plan.settings, plan.tracing)
         self._tools: dict[str, ProjectTools] = {}
         self._closing = False
         self._taking_over: asyncio.Task[None] | None = None
         self.stores = stores
         self.keys = Keys(stores.base, self._clock, self._ids, os.urandom)
         self.projects = Projects(stores, self._engine)
+        self.eyes.count(self.projects)
         self.services = Services(
-            self.projects, self._clock, self._ids, plan.settings, plan.url, self.tools_of,
-            changes=self.changes, about=self._about(),
+            self.projects,
+            self._clock,
+            self._ids,
+            plan.settings,
+            plan.url,
+            self.tools_of,
+            vault=self.vault_of,
+            changes=self.changes,
+            about=self._about(),
         )
         self.app = self._application()
 
@@ -73,7 +94,10 @@ class Server:
         """Open the store and everything behind the doors. Raises `Unavailable`."""
         store, root = await open_store(plan.store)
         models = plan.options.models or models_for(plan.options)
-        server = cls(plan, ProjectStores(store), plan.options.work_root or root, models)
+        environ, beside = environ_of(plan.options), _key_file(plan.store)
+        vault = await vault_keys(plan.settings, environ, beside, os.urandom)
+        stores = ProjectStores(store)
+        server = cls(plan, stores, plan.options.work_root or root, models, vault)
         await server.projects.engine(DEFAULT)
         server.take_over()
         return server
@@ -82,6 +106,16 @@ class Server:
         """Begin to go on with what other processes left unfinished, in all projects."""
         takeover = Takeover(self.stores, self.projects, self._plan.options.bounds.poll_s)
         self._taking_over = asyncio.create_task(takeover.run(), name="perdure takeover")
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing new; wait, at most `seconds`, for what runs."""
+        self._closing = True
+        engines = self.projects.open_ones.values()
+        await asyncio.gather(*(engine.drain(seconds) for engine in engines))
+
+    def stop_streams(self) -> None:
+        """Tell those that read or wait to come back later."""
+        self.eyes.stop()
 
     async def close(self) -> None:
         """Let all work go; what was in flight is taken up by the next process."""
@@ -92,6 +126,7 @@ class Server:
         for tools in self._tools.values():
             await tools.close()
         await self.projects.close()
+        self.eyes.close()
         if self._plan.options.models is None and hasattr(self._models, "close"):
             await self._models.close()
 
@@ -101,7 +136,7 @@ class Server:
             store = self.stores.of(project)
             self._tools[project] = ProjectTools(
                 store, lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
-                self._authorisation,
+                self._authoriser(project).token, self._outbound.transport,
             )  # fmt: skip
         return self._tools[project]
 
@@ -121,9 +156,13 @@ class Server:
             return False, f"the store does not answer: {error}"
         return True, ""
 
-    def _application(self) -> Starlette:
+    def _application(self) -> ASGIApp:
         pages = manual_routes(self.services.about["version"])
-        return application(self.services, self._faces(), self.identify, self.ready, extra=pages)
+        pages += self.eyes.routes(self.identify)
+        sockets = socket_routes(PREFIX, self.services, self.identify)
+        extra = [*pages, *sockets]
+        made = application(self.services, self._faces(), self.identify, self.ready, extra=extra)
+        return self.eyes.around(made)
 
     def _faces(self) -> list[Face]:
         return [openai_face(), native_face()]
@@ -152,14 +191,33 @@ class Server:
             environments=environments_at(work, options),
             prices=options.prices,
             workspace_tools=lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
-            bounds=options.bounds,
+            bounds=replace(options.bounds, follower_backlog=self._plan.settings.stream_buffer),
             schedules=True,
             agents=self.tools_of(project),
         )
-        engine = Engine(kit)
+        engine = self.eyes.engine(kit, project)
+        self.tools_of(project).trees = engine.trees
         for agent in self._plan.agents:
             await engine.register(agent)
         return engine
 
-    async def _authorisation(self, server: McpServer) -> Mapping[str, str]:
-        return {}
+    @property
+    def vault_said(self) -> str:
+        """Where the vault's key came from, for the operator."""
+        return self._vault.said
+
+    def vault_of(self, project: str) -> SealedVault:
+        """Return the vault of a project."""
+        return SealedVault(self.stores.of(project), self._vault.keys, os.urandom)
+
+    def _authoriser(self, project: str) -> Authoriser:
+        credentials = Credentials(self.stores.of(project), self.vault_of(project))
+        return Authoriser(credentials, self._clock, self._outbound.post_form)
+
+
+def _key_file(store: str) -> Path | None:
+    """Return where the vault's key lies that nobody gave: beside the store, if that is a file."""
+    if not store.startswith("sqlite:///"):
+        return None
+    path = Path(store.removeprefix("sqlite:///"))
+    return path.with_name(path.name + ".vault-key")

@@ -1,0 +1,131 @@
+"""The socket: uvicorn with our limits, and how a server ends.
+
+The first signal: nothing new is accepted, what runs may end within `drain_s`, then streams are
+told and everything is let go. The second one: at once.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from perdure.core.errors import Unavailable
+from perdure.doors.settings import ServerSettings
+from perdure.doors.sse import ABORT
+from perdure.serving.server import Server
+
+_HEADERS_S: Final = 20.0  # a client has this long for its first headers
+_LAST_WORDS_S: Final = 2  # answers that are told to end have this long to be sent
+
+
+class Connection(H11Protocol):
+    """A connection that its streams can break off, and that is not held open by saying nothing."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See `asyncio.Protocol`."""
+        super().connection_made(transport)
+        inner: ASGIApp = self.app  # type: ignore[assignment]
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.setdefault("extensions", {})[ABORT] = transport.abort
+            await inner(scope, receive, send)
+
+        self.app = app  # type: ignore[assignment]
+        self._patience = self.loop.call_later(_HEADERS_S, self._give_up)
+
+    def handle_events(self) -> None:
+        """See `H11Protocol`."""
+        super().handle_events()
+        if self.cycle is not None and self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        if self._patience is not None:
+            self._patience.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        self.transport.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises `Unavailable` (E-PORT) when that is not possible."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise Unavailable(
+            "E-PORT",
+            f"Cannot listen on {host}:{port}: {error.strerror or error}.",
+            f"perdure up --port {port + 1 if 0 < port < 65535 else 8700}",
+        ) from error
+
+
+class Web(uvicorn.Server):
+    """Serves one `Server` on one socket until it is told to end."""
+
+    def __init__(self, server: Server, settings: ServerSettings) -> None:
+        self._serving = server
+        self._drain_s = settings.drain_s
+        self._ending: asyncio.Task[None] | None = None
+        super().__init__(
+            uvicorn.Config(
+                server.app,
+                http=Connection,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=settings.max_connections,
+                h11_max_incomplete_event_size=settings.max_header_bytes,
+                timeout_graceful_shutdown=_LAST_WORDS_S,
+                timeout_keep_alive=30,
+            )
+        )
+
+    async def run_on(self, listener: socket.socket) -> None:
+        """Serve until a signal has ended it; SIGTERM and SIGINT are ours meanwhile."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.end)
+        try:
+            await self._serve([listener])
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            if self._ending is not None:
+                self._ending.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._ending
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are handled in `run_on`."""
+        yield
+
+    def end(self) -> None:
+        """End in order; when called again, at once."""
+        if self._ending is not None:
+            self._serving.stop_streams()
+            self.should_exit = self.force_exit = True
+            return
+        for server in self.servers:
+            server.close()
+        self._ending = asyncio.ensure_future(self._end())
+
+    async def _end(self) -> None:
+        await self._serving.drain(self._drain_s)
+        self._serving.stop_streams()
+        self.should_exit = True
