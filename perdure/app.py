@@ -16,6 +16,7 @@ from perdure.core.content import as_content
 from perdure.core.errors import InvalidRequest
 from perdure.core.grants import Grant
 from perdure.core.schedules import Schedule
+from perdure.core.secrets import Secret
 from perdure.engine.agent import Agent
 from perdure.engine.calendar import Terms, plan
 from perdure.engine.kit import Bounds, Kit
@@ -25,6 +26,9 @@ from perdure.engine.session import Input, Session
 from perdure.ports.model import ModelOptions, Models
 from perdure.ports.sandbox import Environments
 from perdure.ports.store import SessionRow, Store
+from perdure.remote.engine import RemoteEngine, here_only
+from perdure.remote.link import Address, Link, is_remote
+from perdure.remote.store import RemoteStore
 from perdure.stores.system import RandomIds, SystemClock
 
 
@@ -37,7 +41,8 @@ class Options:
     letters and decisions into journals that nobody owns, but works on no session. `schedules`:
     fire, while the runtime is open, what is due of the agents registered in it. `wakes`: go on,
     while it is open, with sessions of such agents that slept, or wait, until a moment that has
-    come.
+    come. `api_key` opens a server (default: PERDURE_API_KEY); `ca_file` names the certificates that
+    its own must be signed by, instead of the system's.
     """
 
     models: Models | None = None
@@ -50,10 +55,14 @@ class Options:
     clerk: bool = False
     schedules: bool = False
     wakes: bool = True
+    api_key: Secret | None = None
+    ca_file: str = ""
 
 
 class Runtime:
-    """Where sessions live. `store` is `sqlite:///path/to/file.db` or `memory:`.
+    """Where sessions live. `store` is `sqlite:///path/to/file.db`, `memory:`, or the address of a
+    server, `https://…`, whose sessions are used by the same methods; the default is PERDURE_URL
+    where that is set, else `sqlite:///perdure.db`.
 
     Opens on first use; leave it with `async with` or `close()`. Several processes may open the
     same SQLite file: a session is worked on by one of them, and the others can read it, follow it
@@ -62,13 +71,15 @@ class Runtime:
 
     def __init__(
         self,
-        store: str = "sqlite:///perdure.db",
+        store: str | None = None,
         options: Options | None = None,
         *,
         kit: Kit | None = None,
     ) -> None:
-        self._url = store
         self._options = options or Options()
+        environ = os.environ if self._options.environ is None else self._options.environ
+        self._url = store or environ.get("PERDURE_URL", "") or "sqlite:///perdure.db"
+        self._remote = kit is None and is_remote(self._url)
         self._kit = kit
         self._models: Models | None = None
         self._engine: Engine | None = None
@@ -87,10 +98,18 @@ class Runtime:
 
     async def engine(self) -> Engine:
         """Return the engine, opening the store first. Raises `Unavailable`, `InvalidRequest`."""
-        if self._engine is None:
+        if self._engine is None and self._remote:
+            self._engine = await self._connect().__aenter__()
+        elif self._engine is None:
             kit = self._kit or await self._open_kit()
             self._engine = await Engine(kit).__aenter__()
         return self._engine
+
+    def _connect(self) -> RemoteEngine:
+        """Return the engine of the server at our address."""
+        link = link_to(self._url, self._options)
+        self._models = self._options.models or models_for(self._options)
+        return RemoteEngine(self._kit_on(RemoteStore(link), self._models, {}), link)
 
     async def close(self) -> None:
         """Let everything go. Work in flight is taken up again by the next process."""
@@ -107,13 +126,14 @@ class Runtime:
     async def session(
         self,
         session_id: str | None = None,
-        agent: Agent | None = None,
+        agent: Agent | str | None = None,
         *,
         workspace: str | Path = "",
         adopt: bool = False,
     ) -> Session:
         """Return the session of that id at the place where it stands, in whichever process it was
-        before; make it when there is none. See `Engine.session`.
+        before; make it when there is none. `agent` may be the name of one that is registered, on
+        a server above all. See `Engine.session`.
         """
         engine = await self.engine()
         return await engine.session(session_id, agent, source=_absolute(workspace), adopt=adopt)
@@ -137,7 +157,7 @@ class Runtime:
     async def schedule(
         self,
         name: str,
-        agent: Agent,
+        agent: Agent | str,
         prompt: Input,
         *,
         workspace: str | Path = "",
@@ -151,8 +171,10 @@ class Runtime:
         `Conflict` (E-SCHEDULE-EXISTS).
         """
         engine = await self.engine()
-        await engine.register(agent)
-        made = plan(name, agent.name, as_content(prompt), _absolute(workspace), terms)
+        if self._remote and workspace:
+            raise here_only("A directory of this machine")
+        name_of = agent if isinstance(agent, str) else (await engine.register(agent)).name
+        made = plan(name, name_of, as_content(prompt), _absolute(workspace), terms)
         return await engine.schedules.add(made)
 
     async def schedules(self) -> list[Schedule]:
@@ -180,18 +202,24 @@ class Runtime:
         return await (await self.engine()).schedules.run_now(name)
 
     async def _open_kit(self) -> Kit:
-        from perdure.tools.workspace import workspace_tools
-
         store, root = await open_store(self._url)
         options = self._options
         self._models = options.models or models_for(options)
         work = options.work_root or root
+        return self._kit_on(store, self._models, environments_at(work, options))
+
+    def _kit_on(
+        self, store: Store, models: Models, environments: Mapping[str, Environments]
+    ) -> Kit:
+        from perdure.tools.workspace import workspace_tools
+
+        options = self._options
         return Kit(
             store=store,
             clock=SystemClock(),
             ids=RandomIds(),
-            models=self._models,
-            environments=environments_at(work, options),
+            models=models,
+            environments=environments,
             prices=options.prices,
             workspace_tools=lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
             bounds=options.bounds,
@@ -203,6 +231,15 @@ class Runtime:
 
 def _absolute(workspace: str | Path) -> str:
     return str(Path(workspace).resolve()) if workspace else ""
+
+
+def link_to(url: str, options: Options) -> Link:
+    """Return the connection to a server, which opens when it is used. Raises `InvalidRequest`
+    (E-REMOTE-URL), `Forbidden` (E-REMOTE-KEY).
+    """
+    environ = os.environ if options.environ is None else options.environ
+    key = options.api_key or Secret(environ.get("PERDURE_API_KEY", ""))
+    return Link(Address(url, key or None, options.ca_file))
 
 
 async def open_store(url: str) -> tuple[Store, Path]:
@@ -227,8 +264,12 @@ def models_for(options: Options) -> Models:
     """Return the registry of all providers, with these options."""
     from perdure.models.registry import Models as Registry
 
-    environ = os.environ if options.environ is None else options.environ
-    return Registry(environ, options.model_options)
+    return Registry(environ_of(options), options.model_options)
+
+
+def environ_of(options: Options) -> Mapping[str, str]:
+    """Return the variables of the environment that these options speak of."""
+    return os.environ if options.environ is None else options.environ
 
 
 def environments_at(root: Path, options: Options) -> dict[str, Environments]:

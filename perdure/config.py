@@ -110,6 +110,16 @@ class PriceConfig(Struct, frozen=True, forbid_unknown_fields=True):
     cached: float | None = None
 
 
+class RemoteConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A server whose sessions are used instead of a store here. `api_key_env` names the variable
+    that holds the key, `ca_file` certificates to trust instead of the system's.
+    """
+
+    url: str = ""
+    api_key_env: str = "PERDURE_API_KEY"
+    ca_file: str = ""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """All that `perdure.toml` may say. `store`, `budget_usd` and `allow_unsandboxed` can also be
     set as PERDURE_STORE, PERDURE_BUDGET_USD and PERDURE_ALLOW_UNSANDBOXED, which win.
@@ -122,6 +132,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     models: dict[str, ModelConfig] = {}
     prices: dict[str, PriceConfig] = {}
     server: ServerSettings = ServerSettings()
+    remote: RemoteConfig = RemoteConfig()
     breaker: BreakerConfig = BreakerConfig()
 
 
@@ -135,8 +146,21 @@ class Project:
     environ: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def remote(self) -> str:
+        """The address of the server that is used instead of a store here, or ""."""
+        return self.settings.remote.url
+
+    @property
+    def api_key(self) -> Secret | None:
+        """What opens that server."""
+        key = self.environ.get(self.settings.remote.api_key_env, "")
+        return Secret(key) if self.remote and key else None
+
+    @property
     def store_url(self) -> str:
-        """The store, a relative path being relative to the project."""
+        """The store, a relative path being relative to the project; or the server's address."""
+        if self.remote:
+            return self.remote
         path = self.store_path
         return self.settings.store if path is None else f"sqlite:///{path}"
 
@@ -144,7 +168,7 @@ class Project:
     def store_path(self) -> Path | None:
         """The store's file, where it has one."""
         url = self.settings.store
-        if not url.startswith("sqlite:///"):
+        if self.remote or not url.startswith("sqlite:///"):
             return None
         return (self.root / Path(url.removeprefix("sqlite:///")).expanduser()).resolve()
 
@@ -198,6 +222,8 @@ def _overlaid(settings: Settings, environ: Mapping[str, str]) -> Settings:
     changes: dict[str, Any] = {}
     if store := environ.get("PERDURE_STORE", ""):
         changes["store"] = store
+    if (remote := environ.get("PERDURE_URL")) is not None:  # empty: work on this machine
+        changes["remote"] = msgspec.structs.replace(settings.remote, url=remote)
     if budget := environ.get("PERDURE_BUDGET_USD", ""):
         changes["budget_usd"] = _number("PERDURE_BUDGET_USD", budget)
     unsandboxed = environ.get("PERDURE_ALLOW_UNSANDBOXED")

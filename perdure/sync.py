@@ -31,7 +31,7 @@ _END: Final = object()
 class Runtime:
     """`perdure.Runtime` without `await`. Use it in a `with` block."""
 
-    def __init__(self, store: str = "sqlite:///perdure.db", options: Options | None = None) -> None:
+    def __init__(self, store: str | None = None, options: Options | None = None) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="perdure loop", daemon=True
@@ -67,7 +67,7 @@ class Runtime:
     def session(
         self,
         session_id: str | None = None,
-        agent: Agent | None = None,
+        agent: Agent | str | None = None,
         *,
         workspace: str | Path = "",
         adopt: bool = False,
@@ -83,7 +83,7 @@ class Runtime:
     def schedule(
         self,
         name: str,
-        agent: Agent,
+        agent: Agent | str,
         prompt: Input,
         *,
         workspace: str | Path = "",

@@ -18,9 +18,9 @@ from perdure.core.inbox import Post
 from perdure.core.policy import approval_digest
 from perdure.core.state import State
 from perdure.doors.http import Call
-from perdure.doors.native.bodies import (
+from perdure.doors.native.bodies import Posted
+from perdure.doors.native.bodies_raw import (
     Mailboxes,
-    Posted,
     PostLetter,
     RawErrors,
     RawLetter,

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from perdure.core.codec import encode
 from perdure.core.errors import InvalidRequest, PerdureError
 from perdure.core.events import EnvironmentRestored, EnvironmentSnapshotted, Event
-from perdure.doors.http import Call
+from perdure.doors.http import Call, status_of
 from perdure.doors.native.bodies import (
     Create,
     EventPage,
@@ -103,7 +103,8 @@ async def _happening(session: Session, after: int) -> AsyncIterator[bytes]:
                 assert isinstance(item, Live)
                 yield frame(encode(item.piece).decode(), event="live")
     except PerdureError as error:
-        yield frame({"error": fields_of(error)}, event="error")
+        told = {"error": fields_of(error), "status": status_of(error)}
+        yield frame(told, event="error")
 
 
 async def transcript(call: Call) -> Response:
