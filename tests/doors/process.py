@@ -42,7 +42,9 @@ class Task(msgspec.Struct, frozen=True):
     scripts: dict[str, Script]
     kill_at: int = 0
     after: bool = False
-    settings: ServerSettings = ServerSettings(models={"*": "test:*"}, default_model="talk")
+    settings: ServerSettings = ServerSettings(
+        models={"*": "test:*"}, default_model="talk", private_hosts=("127.0.0.1",)
+    )
 
 
 def _serve(order: bytes, tell: Connection) -> None:

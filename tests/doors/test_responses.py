@@ -1,6 +1,7 @@
 """OpenAI's own SDK against our Responses API."""
 
 from pathlib import Path
+from typing import Any
 
 from perdure.models.scripted import Alternative, Call
 from tests.doors.serving import Reply, script, up
@@ -12,7 +13,7 @@ CALLS = script(
     Reply(call=(Call("add", {"a": 2, "b": 3}),), when=(ANSWERED,)),
     Reply(text="It is {{last_result}}."),
 )
-ADD = {
+ADD: Any = {
     "type": "function",
     "name": "add",
     "strict": False,
@@ -23,14 +24,14 @@ ADD = {
 async def test_a_response_and_one_that_follows(tmp_path: Path) -> None:
     async with up({"talk": TALK}, tmp_path / "s.db") as server:
         client = await server.openai()
-        first = await client.responses.create(model="talk", input="Hi")
+        first: Any = await client.responses.create(model="talk", input="Hi")
         assert (first.status, first.output_text) == ("completed", "Hello there, friend.")
-        again = await client.responses.create(
+        again: Any = await client.responses.create(
             model="talk", input="more", previous_response_id=first.id
         )
         assert again.output_text == "And again: more."
         assert (await client.responses.retrieve(first.id)).output_text == first.output_text
-        other = await client.responses.create(
+        other: Any = await client.responses.create(
             model="talk", input="differently", previous_response_id=first.id
         )
         assert other.output_text == "And again: differently."
@@ -53,11 +54,11 @@ async def test_a_stream_and_the_same_stream_again(tmp_path: Path) -> None:
 async def test_a_function_that_the_client_answers(tmp_path: Path) -> None:
     async with up({"calls": CALLS}, tmp_path / "s.db") as server:
         client = await server.openai()
-        first = await client.responses.create(model="calls", input="2+3?", tools=[ADD])
+        first: Any = await client.responses.create(model="calls", input="2+3?", tools=[ADD])
         call = first.output[0]
         assert (call.type, call.name, first.status) == ("function_call", "add", "completed")
-        output = {"type": "function_call_output", "call_id": call.call_id, "output": "5"}
-        done = await client.responses.create(
+        output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "5"}
+        done: Any = await client.responses.create(
             model="calls", input=[output], tools=[ADD], previous_response_id=first.id
         )
         assert done.output_text == "It is 5."
@@ -66,12 +67,14 @@ async def test_a_function_that_the_client_answers(tmp_path: Path) -> None:
 async def test_a_conversation_that_the_client_keeps(tmp_path: Path) -> None:
     async with up({"calls": CALLS}, tmp_path / "s.db") as server:
         client = await server.openai()
-        first = await client.responses.create(model="calls", input="2+3?", tools=[ADD], store=False)
+        first: Any = await client.responses.create(
+            model="calls", input="2+3?", tools=[ADD], store=False
+        )
         call = first.output[0]
-        items = [
+        items: Any = [
             {"role": "user", "content": "2+3?"},
             call.to_dict(),
             {"type": "function_call_output", "call_id": call.call_id, "output": "5"},
         ]
-        done = await client.responses.create(model="calls", input=items, tools=[ADD])
+        done: Any = await client.responses.create(model="calls", input=items, tools=[ADD])
         assert done.output_text == "It is 5."

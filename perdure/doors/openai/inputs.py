@@ -5,6 +5,7 @@ its calls and their outputs. What belongs to the past enters the transcript as i
 calls that the session itself waits for are answers; user messages at the end begin a turn.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from perdure.core.content import (
     Text,
     ToolCall,
     UserItem,
+    text_of as in_words,
 )
 from perdure.doors.openai import outputs
 from perdure.doors.openai.problems import Wording
@@ -89,7 +91,7 @@ def read(items: Sequence[Mapping[str, Any]], pending: Mapping[str, str]) -> Inpu
                 given = (bool(item.get("approve")), str(item.get("reason") or ""))
                 found.approvals[str(item.get("approval_request_id"))] = given
             case "compaction":
-                found.items.append(outputs.compacted(item, where))
+                found.items += outputs.compacted(item, where)
             case "item_reference" | "mcp_list_tools" | "mcp_approval_request":
                 pass
             case kind:
@@ -177,6 +179,11 @@ def text_of(value: object, where: str) -> str:
     raise Wording(400, "Expected a string or a list of parts.", param=where)
 
 
+def text_of_message(item: Mapping[str, Any]) -> str:
+    """Return what a message says; an image shows as its kind."""
+    return in_words(_content(item, "input"))
+
+
 def _part_text(part: object, where: str) -> str:
     if isinstance(part, dict):
         for name in ("text", "refusal"):
@@ -237,3 +244,35 @@ _PREFIXES = {
     "mcp_call": "mcp",
     "mcp_approval_response": "mcprr",
 }
+
+
+def entry(item: Mapping[str, Any], calls: Mapping[str, ToolCall]) -> ContextItem | None:
+    """Return what a model is shown of one item that is kept by itself; None where that is nothing:
+    items of unknown kinds, outputs of calls that nobody made, what is said to the system.
+
+    `calls` are those made before, by the client's ids for them.
+    """
+    where, kind = str(item.get("id") or "item"), str(item.get("type") or "")
+    try:
+        part = _reply_part(item, where, 0)
+        if isinstance(part, Reasoning) and not part.text:
+            return None
+        if isinstance(part, ToolCall):
+            return ModelItem((ToolCall(f"x.{where}", part.tool, part.arguments, part.vendor_id),))
+        if part is not None:
+            return ModelItem((part,))
+        if kind == "message" and item.get("role") not in ("system", "developer"):
+            return UserItem(_content(item, where))
+    except Wording:
+        return None
+    call = calls.get(str(item.get("call_id") or ""))
+    if call is None or not kind.endswith("_output"):
+        return None
+    return ResultItem(call.id, call.tool, _shown(item.get("output"), where), False, call.vendor_id)
+
+
+def _shown(output: object, where: str) -> str:
+    try:
+        return text_of(output, where)
+    except Wording:
+        return json.dumps(output, ensure_ascii=False)

@@ -1,9 +1,8 @@
 """Calls and their outputs as clients send them back: one shape for each kind of tool."""
 
 import base64
-import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from perdure.core.content import Text, UserItem
@@ -65,22 +64,23 @@ def told(item: Item) -> str:
     return f"[{item.get('server_label')}.{item.get('name')} {item.get('arguments')}: {said}]"
 
 
-def sealed(summary: str) -> str:
-    """Return what a compaction item holds."""
-    return SEALED + base64.urlsafe_b64encode(summary.encode("utf-8", "replace")).decode()
+def sealed(summary: str, said: Sequence[str] = ()) -> str:
+    """Return what a compaction item holds: the user's words, and the rest in short."""
+    plain = json.dumps([*said, summary]).encode()
+    return SEALED + base64.urlsafe_b64encode(plain).decode()
 
 
-def compacted(item: Item, where: str) -> UserItem:
+def compacted(item: Item, where: str) -> list[UserItem]:
     """Return what a compaction item stands for. Raises `Wording` (400) for another server's."""
     text = str(item.get("encrypted_content") or "")
     try:
         if not text.startswith(SEALED):
             raise ValueError
-        summary = base64.urlsafe_b64decode(text.removeprefix(SEALED)).decode()
-    except (ValueError, binascii.Error) as error:
+        words = json.loads(base64.urlsafe_b64decode(text.removeprefix(SEALED)))
+        return [UserItem((Text(str(each)),)) for each in words if each]
+    except (ValueError, TypeError) as error:
         said = "This compaction item was not made by this server."
         raise Wording(400, said, param=where) from error
-    return UserItem((Text(summary),))
 
 
 def _printed(chunk: Item) -> str:

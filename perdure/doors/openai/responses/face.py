@@ -9,6 +9,7 @@ from perdure.core.errors import PerdureError
 from perdure.doors import sse
 from perdure.doors.http import Call, Endpoint
 from perdure.doors.openai.problems import Wording, body_of
+from perdure.doors.openai.responses.counting import compact, input_tokens
 from perdure.doors.openai.responses.making import Maker
 from perdure.doors.openai.responses.reading import Reader
 from perdure.doors.openai.responses.records import ResponseRecord
@@ -56,6 +57,9 @@ async def cancel(call: Call) -> Response:
 async def delete(call: Call) -> Response:
     """DELETE /responses/{id}."""
     record = await _record(call)
+    now = await Reader(call.engine).now(record)
+    if now["status"] in ("queued", "in_progress") and not record.conversation:
+        await Session(call.engine, record.session).interrupt(by=call.principal.id)
     await Maker(call).records.delete(record.id)
     return JSONResponse({"id": record.id, "object": "response", "deleted": True})
 
@@ -70,7 +74,7 @@ async def input_items(call: Call) -> Response:
     after = call.query.get("after")
     if after:
         items = items[ids.index(after) + 1 :] if after in ids else []
-    limit = call.number("limit", 20, least=1, most=100)
+    limit = call.number("limit", 20, most=100)
     page = items[:limit]
     return JSONResponse(
         {
@@ -86,7 +90,7 @@ async def input_items(call: Call) -> Response:
 async def _record(call: Call) -> ResponseRecord:
     name = call.path["response_id"]
     record = await Maker(call).records.find(name)
-    if record is None:
+    if record is None or not record.stored:
         raise Wording(404, f"Response with id '{name}' not found.", param="response_id")
     return record
 
@@ -108,6 +112,8 @@ def _stream(call: Call, events: AsyncIterator[Json]) -> Response:
 
 ENDPOINTS = (
     Endpoint("POST", "/responses", create, "operator", "responses.create"),
+    Endpoint("POST", "/responses/compact", compact, "operator", "responses.compact"),
+    Endpoint("POST", "/responses/input_tokens", input_tokens, "viewer", "responses.input_tokens"),
     Endpoint("GET", "/responses/{response_id}", retrieve, "viewer", "responses.retrieve"),
     Endpoint("DELETE", "/responses/{response_id}", delete, "operator", "responses.delete"),
     Endpoint("POST", "/responses/{response_id}/cancel", cancel, "operator", "responses.cancel"),

@@ -22,9 +22,12 @@ from perdure.core.state import State
 from perdure.doors.documents import Documents
 from perdure.doors.http import Call
 from perdure.doors.openai import inputs
+from perdure.doors.openai.conversations import entering
+from perdure.doors.openai.conversations.keeping import Conversations, locked
+from perdure.doors.openai.conversations.reading import Told
 from perdure.doors.openai.problems import Wording
 from perdure.doors.openai.responses.records import KIND, TRIES, ResponseRecord, Try
-from perdure.doors.openai.responses.rendering import action_of, key_of
+from perdure.doors.openai.responses.rendering import action_of, key_of, waits_for_client
 from perdure.doors.openai.responses.wishes import definition
 from perdure.doors.openai.tools import Declared, declared
 from perdure.engine import branching
@@ -47,13 +50,15 @@ class Start:
     session: str
     state: State
     spec: AgentSpec | None = None  # to be put in force first
+    told: Told | None = None  # what a conversation holds already
 
 
 class Maker:
     """Begins responses for one call."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, kept: Mapping[str, ResponseRecord] | None = None) -> None:
         self._call = call
+        self._kept = kept or {}  # responses that only this client's connection knows
         self._engine = call.engine
         self._by = call.principal.id
         self.records = Documents(call.engine.kit.store, KIND, ResponseRecord)
@@ -63,7 +68,8 @@ class Maker:
         """Begin a response and return its record. Raises `Wording`, `InvalidRequest`."""
         made = await self._made_before(body)
         if made is not None:
-            await self._post(made, Start(made.session, await self._state(made)))
+            told = await self._told(made.conversation, made.after) if made.conversation else None
+            await self._post(made, Start(made.session, await self._state(made), told=told))
             return made
         if body.get("previous_response_id") and body.get("conversation"):
             said = "Use either previous_response_id or conversation, not both."
@@ -73,13 +79,19 @@ class Maker:
         new_id = self._call.services.new_id().lower()
         name = f"resp_{new_id}"
         given = inputs.as_list(body.get("input") or [])
-        instructions, given = inputs.with_instructions(given, str(body.get("instructions") or ""))
-        listed = inputs.named(given, new_id)
+        instructions = str(body.get("instructions") or "")
+        told = await self._told(conversation_id(body.get("conversation")))
+        if told is None:
+            instructions, given = inputs.with_instructions(given, instructions)
+            listed = inputs.named(given, new_id)
+        else:  # what is said to the system stays in the conversation
+            listed = entering.prepared(given, new_id, {each.id for each in told.story.entries})
+            instructions = entering.instructions_in(told, listed, instructions)
         previous = await self.previous(str(body.get("previous_response_id") or ""))
         tools = await self._tools(body)
         model = self._call.services.model(body.get("model"))
         spec = definition(body, model, instructions, tools)
-        start = await self._start(name, body, spec, listed, previous)
+        start = await self._start(name, spec, listed, previous, told)
         record = self._record(name, body, start, listed, tools, previous)
         await self._keep(record, body)
         await self._post(record, start)
@@ -89,9 +101,9 @@ class Maker:
         """Return the response to go on from, if one is named. Raises `Wording` (400)."""
         if not name:
             return None
-        record = await self.records.find(name)
+        record = self._kept.get(name) or await self.records.find(name)
         code, param = "previous_response_not_found", "previous_response_id"
-        if record is None or not record.stored:
+        if record is None or not (record.stored or name in self._kept):
             said = f"Previous response with id '{name}' not found."
             raise Wording(400, said, code=code, param=param)
         if not record.until:
@@ -105,10 +117,10 @@ class Maker:
     async def _start(
         self,
         name: str,
-        body: Json,
         spec: AgentSpec,
         listed: list[Json],
         previous: ResponseRecord | None,
+        told: Told | None,
     ) -> Start:
         """Make the session that the response runs in, once the input is known to be sound."""
         kit = self._engine.kit
@@ -117,24 +129,19 @@ class Maker:
             self._letters(name, state, listed)  # refuses what cannot be read
             await branching.fork(kit, previous.session, previous.until, name, spec, self._by)
             return Start(name, await Session(self._engine, name).state())
-        if body.get("conversation"):
-            return await self._converse(name, conversation_id(body["conversation"]), spec, listed)
+        if told is not None:
+            state = told.state
+            if state.turn is not None and not open_calls(state) and not waits_for_client(state):
+                raise locked(retry=True)
+            self._talk(name, told, listed)
+            return Start(state.id, state, spec if state.version != spec.version else None, told)
         self._letters(name, State(), listed)
         await self._engine.create(e.SessionCreated(name, spec))
         return Start(name, await Session(self._engine, name).state(1))
 
-    async def _converse(
-        self, name: str, conversation: str, spec: AgentSpec, listed: list[Json]
-    ) -> Start:
-        row = await self._engine.kit.store.session(conversation)
-        if row is None or not conversation.startswith("conv_"):
-            raise Wording(404, f"Conversation with id '{conversation}' not found.")
-        state = await Session(self._engine, conversation).state()
-        if state.turn is not None and not open_calls(state):
-            said = "Another response is being made in this conversation."
-            raise Wording(409, said, code="conversation_locked")
-        self._letters(name, state, listed)
-        return Start(conversation, state, spec if state.version != spec.version else None)
+    async def _told(self, conversation: str, until: int | None = None) -> Told | None:
+        """Return what a conversation holds. Raises `Wording` (404)."""
+        return await Conversations(self._call).told(conversation, until) if conversation else None
 
     def _record(
         self,
@@ -157,7 +164,7 @@ class Maker:
             request=_echo(body),
             inputs=listed,
             background=bool(body.get("background")),
-            conversation=start.session if body.get("conversation") else "",
+            conversation=start.session if start.told is not None else "",
             previous=str(body.get("previous_response_id") or ""),
             stored=body.get("store") is not False,
             shown=tools.shown,
@@ -200,7 +207,10 @@ class Maker:
     async def _post(self, record: ResponseRecord, start: Start) -> None:
         """Post what starts the response. Again is harmless: each letter has a key."""
         session = Session(self._engine, record.session)
-        letters = self._letters(record.id, start.state, record.inputs)
+        if start.told is None:
+            letters = self._letters(record.id, start.state, record.inputs)
+        else:
+            letters = self._talk(record.id, start.told, record.inputs)
         if start.spec is not None:
             update = Update(e.SessionUpdated(self._by, agent=start.spec))
             letters.insert(0, (update, f"spec:{record.id}"))
@@ -225,6 +235,21 @@ class Maker:
         for number, item in enumerate(words):
             letters.append((Say("steer", item.content, self._by), f"steer:{name}:{number}"))
         return [*letters, (Say("resume", by=self._by), key_of(name))]
+
+    def _talk(self, name: str, told: Told, listed: list[Json]) -> Letters:
+        """Return the letters that take a conversation on. Raises `Wording` (400)."""
+        if told.state.turn is None:
+            opening = entering.opening(told, listed, self._by)
+            letters: Letters = [(opening, f"items:{name}")] if opening.brought else []
+            kind: e.InputKind = "resume" if entering.owed(told, opening) else "message"
+            if told.state.paused and kind == "message":
+                letters.append((Say("resume", by=self._by), f"unpause:{name}"))
+            return [*letters, (Say(kind, by=self._by), key_of(name))]
+        words = [each for each in listed if each.get("role") not in ("system", "developer")]
+        # The answers, and what is said beside them, reach the model as such: here they are listed.
+        seen = AddItems(by=self._by, brought=entering.brought(listed, told, read=False))
+        letters = [(seen, f"items:{name}")] if listed else []
+        return [*letters, *self._letters(name, told.state, words)]
 
     def _approvals(self, name: str, state: State, given: Mapping[str, tuple[bool, str]]) -> Letters:
         """Return the decisions. What nobody decides about is denied, or nothing could go on."""
@@ -257,8 +282,8 @@ class Maker:
 def conversation_id(value: object) -> str:
     """Return the id in a `conversation` parameter: a string, or an object with an id."""
     if isinstance(value, Mapping):
-        return str(value.get("id") or "")
-    return str(value)
+        value = value.get("id")
+    return str(value or "")
 
 
 def open_calls(state: State) -> dict[str, str]:

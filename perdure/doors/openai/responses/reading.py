@@ -24,6 +24,7 @@ class Reader:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._records = Documents(engine.kit.store, KIND, ResponseRecord)
+        self.done: ResponseRecord | None = None  # the last one that was seen to end
 
     async def now(self, record: ResponseRecord) -> Json:
         """Return the response as it is now."""
@@ -87,11 +88,12 @@ class Reader:
 
     async def _keep(self, record: ResponseRecord, rendering: Rendering) -> None:
         """Remember how the response ended: whoever asks again need not read the journal."""
+        final, until = rendering.snapshot(), rendering.until
+        self.done = replace(record, final=final, until=until)
         if record.until:
             return
         kept = await self._records.find(record.id)
         if kept is not None and not kept.stored:
             await self._records.delete(record.id)
         elif kept is not None and not kept.until:
-            done = replace(kept, final=rendering.snapshot(), until=rendering.until)
-            await self._records.put(record.id, done)
+            await self._records.put(record.id, replace(kept, final=final, until=until))

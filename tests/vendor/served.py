@@ -1,0 +1,109 @@
+"""A server for the vendors' own tests: run as a program, it prints its address and serves until
+its standard input ends.
+
+Those tests send a fixed key, and ask for resources by fixed ids: `seed` makes some of them.
+"""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from perdure.app import Options
+from perdure.core import events as e
+from perdure.core.agent import AgentSpec
+from perdure.doors.documents import Documents
+from perdure.doors.openai.responses.reading import Reader
+from perdure.doors.openai.responses.records import KIND, ResponseRecord
+from perdure.doors.openai.responses.rendering import key_of
+from perdure.doors.openai.responses.wishes import NAME
+from perdure.doors.principals import Principal
+from perdure.doors.settings import ServerSettings
+from perdure.engine.kit import Bounds
+from perdure.engine.runtime import Engine
+from perdure.models.scripted import Reply, Script, Scripted
+from perdure.ports.model import Model
+from perdure.serving.server import Plan, Server
+
+KEYS: Final = ("My API Key", "My Admin API Key", "my-anthropic-api-key")
+Seed = Callable[[Engine], Awaitable[None]]
+
+
+class Talk:
+    """One model for all names, that always says the same."""
+
+    def __init__(self) -> None:
+        self._model = Scripted(Script((Reply(text="Hello."),) * 8))
+
+    def get(self, name: str) -> tuple[Model, str]:
+        return self._model, name
+
+
+class OpenServer(Server):
+    """A server that knows the key in the vendors' tests."""
+
+    async def identify(self, token: str) -> Principal:
+        if token in KEYS:
+            return Principal("key_vendor", "default", "admin")
+        return await super().identify(token)
+
+
+async def responses(engine: Engine) -> None:
+    """Make a response that has ended under each of the ids, unless it is there."""
+    records = Documents(engine.kit.store, KIND, ResponseRecord)
+    for name in ("resp_677efb5139a88190b512bc3fef8e535d", "response_id", "resp_123"):
+        if await records.find(name) is not None:
+            continue
+        await engine.create(e.SessionCreated(name, AgentSpec(NAME, "test:talk")))
+        session = await engine.session(name)
+        await session.send("Hello", key=key_of(name))
+        record = ResponseRecord(name, name, 1, 1_700_000_000, "gpt-6-astra", {}, background=True)
+        await records.put(name, record)
+        await Reader(engine).ended(record)
+
+
+SEEDS: Final[Mapping[str, Seed]] = {"responses": responses}
+
+
+class Seeded:
+    """The application, with the resources in place before each request: those tests delete what
+    the next of them reads.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._lock = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._lock:
+            engine = await self._server.projects.engine("default")
+            for make in SEEDS.values():
+                await make(engine)
+        await self._server.app(scope, receive, send)
+
+
+async def serve(*, seed: bool) -> None:
+    """Serve until standard input ends."""
+    settings = ServerSettings(models={"*": "test:*"}, default_model="gpt-6-astra")
+    options = Options(models=Talk(), bounds=Bounds(poll_s=0.05, idle_s=0.5))
+    server = await OpenServer.open(Plan("memory:", settings, options))
+    app = Seeded(server) if seed else server.app
+    listener = socket.create_server(("127.0.0.1", 0))
+    web = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(web.serve(sockets=[listener]))
+    sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+    await asyncio.to_thread(sys.stdin.read)
+    web.should_exit = web.force_exit = True
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    await server.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(seed="--seed" in sys.argv))
