@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.administering import declare_admin
 from perdure.cli.help import Verb
 from perdure.cli.planning import declare_schedules
 
-AGAIN, CARRY, PLAN = "Again", "Carry", "Plan"
+AGAIN, CARRY, PLAN, SERVE = "Again", "Carry", "Plan", "Serve"
 
 Id = Annotated[
     str, typer.Argument(metavar="ID", help="A session: its id, its beginning, or @last.")
@@ -30,6 +31,7 @@ def declare(app: typer.Typer) -> None:
     declare_schedules(app, PLAN)
     app.command(cls=Verb, rich_help_panel=PLAN)(signal)
     app.command(cls=Verb, rich_help_panel=PLAN)(work)
+    declare_admin(app, SERVE)
 
 
 def signal(

@@ -36,6 +36,8 @@ class Places:
         self.home = (
             store.with_name(store.name + ".cli") if store else project.root / ".perdure" / "cli"
         )
+        if project.remote:  # what is kept of a server is no other one's, and not this machine's
+            self.home = project.root / ".perdure" / f"server-{_name(project.remote)[:12]}"
 
     def prepare(self) -> None:
         """Make the folders; a version control that meets them looks away."""
@@ -64,6 +66,11 @@ class Places:
         fresh = path.with_suffix(".new")
         fresh.write_bytes(encode(ref))
         fresh.replace(path)
+
+    def forget(self, session: str) -> None:
+        """Remove what is kept of a session that is gone."""
+        self.log(session).unlink(missing_ok=True)
+        (self.home / "refs" / f"{_name(session)}.json").unlink(missing_ok=True)
 
 
 def _name(session: str) -> str:

@@ -1,5 +1,6 @@
 """What all faces share: an endpoint is a route with the role it asks for; a call is one request."""
 
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from perdure.core.errors import (
     PerdureError,
     Unavailable,
 )
+from perdure.doors.limits import Counted, HeadersTooLarge, TooLarge, TooMany
 from perdure.doors.principals import Identify, Principal, Role, Unauthenticated
 from perdure.doors.services import Services
 from perdure.engine.runtime import Engine
@@ -26,17 +28,10 @@ from perdure.engine.runtime import Engine
 T = TypeVar("T")
 
 
-class TooLarge(InvalidRequest):
-    """More was sent than the server takes."""
-
-
-class TooMany(Unavailable):
-    """More is asked for at once, or in a minute, than this key may."""
-
-
 STATUS: Final[Sequence[tuple[type[PerdureError], int]]] = (
     (Unauthenticated, 401),
     (TooLarge, 413),
+    (HeadersTooLarge, 431),
     (TooMany, 429),
     (InvalidRequest, 400),
     (NotFound, 404),
@@ -192,6 +187,11 @@ class Doorway:
             endpoint = methods.get(request.method) or methods["GET"]
             request_id = self._services.request_id()
             request.scope["perdure.request_id"] = request_id
+            limits = self._services.limits
+            try:
+                limits.enter()
+            except PerdureError as error:
+                return _told(face, error, request)
             try:
                 response = await self._answer(endpoint, request, request_id)
             except PerdureError as error:
@@ -203,14 +203,34 @@ class Doorway:
                 self._services.log_failure(request_id, endpoint.path, error)
                 ours = PerdureError("E-INTERNAL", f"The server failed; see its log: {request_id}.")
                 response = _told(face, ours, request)
+            except BaseException:
+                limits.leave()
+                raise
             response.headers.setdefault("x-request-id", request_id)
-            return response
+            return self._counted(response, request)
 
         return handle
 
+    def _counted(self, response: Response, request: Request) -> Response:
+        """Return the response with its connection, and its stream, counted until it ends."""
+        limits = self._services.limits
+        principal: Principal | None = request.scope.get("perdure.principal")
+        if principal is None or not _is_stream(response):
+            return Counted(response, None, limits.leave)
+        key = principal.id
+
+        def end() -> None:
+            limits.end_stream(key)
+            limits.leave()
+
+        return Counted(response, lambda: limits.begin_stream(key), end)
+
     async def _answer(self, endpoint: Endpoint, request: Request, request_id: str) -> Response:
+        limits = self._services.limits
+        limits.check_head(request)
         principal = await self._identify(token_of(request.headers))
         request.scope["perdure.principal"] = principal
+        limits.admit(principal.id)
         if not principal.may(endpoint.role):
             raise Forbidden(
                 "E-ROLE",
@@ -219,7 +239,10 @@ class Doorway:
             )
         services = self._services
         engine = await services.projects.engine(principal.project)
-        return await endpoint.handler(Call(request, principal, engine, services, request_id))
+        call = Call(request, principal, engine, services, request_id)
+        if limits.is_full(principal.id) and await _wants_stream(call):
+            limits.check_streams(principal.id)  # before anything is begun
+        return await endpoint.handler(call)
 
 
 def token_of(headers: Mapping[str, str]) -> str:
@@ -228,6 +251,23 @@ def token_of(headers: Mapping[str, str]) -> str:
     if kind.lower() == "bearer" and token.strip():
         return token.strip()
     return headers.get("x-api-key", "").strip()
+
+
+def _is_stream(response: Response) -> bool:
+    return response.headers.get("content-type", "").startswith("text/event-stream")
+
+
+async def _wants_stream(call: Call) -> bool:
+    """Whether a request asks for a stream, in any of the ways that faces know."""
+    if "text/event-stream" in call.header("accept"):
+        return True
+    if call.query.get("stream", "").lower() == "true":
+        return True
+    if call.request.method != "POST":
+        return False
+    with contextlib.suppress(InvalidRequest):
+        return bool((await call.json()).get("stream"))
+    return False
 
 
 def _told(face: Face, error: PerdureError, request: Request) -> Response:

@@ -125,6 +125,10 @@ class Keys:
         fitting = [r for r in records if project is None or r.project == project]
         return sorted(fitting, key=lambda r: (r.made_at_us, r.id))
 
+    async def any(self) -> bool:
+        """Whether a key was ever made here."""
+        return bool(await self._store.docs(_KIND, limit=1))
+
     async def revoke(self, id: str, project: str | None = None) -> KeyRecord:
         """Revoke the key with that id. Raises `NotFound`; again is no error."""
         record = next((r for r in await self.all(project) if r.id == id), None)

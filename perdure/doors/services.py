@@ -4,9 +4,11 @@ import fnmatch
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from perdure.core.errors import InvalidRequest
+from perdure.doors.limits import Limits
 from perdure.doors.projects import Projects
 from perdure.doors.settings import ServerSettings
 from perdure.doors.toolmaker import Toolmaker
@@ -54,6 +56,11 @@ class Services:
     upload: Callable[[Store, str], Awaitable[bytes | None]] = no_uploads  # by its id
     changes: Callable[[str, str, str], Awaitable[Sequence[Change]]] = no_files
     about: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What is counted of all that is asked for here."""
+        return Limits(self.settings, self.clock)
 
     def request_id(self) -> str:
         """Return a new id for a request."""

@@ -1,6 +1,29 @@
 """What a server may be told. Every limit is a setting, and the error of a limit names it."""
 
+from typing import Literal
+
 import msgspec
+
+
+class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The section `[server.oidc]`: an OpenID provider whose tokens are accepted. Times in seconds.
+
+    `jwks` is the address of its key set, or a file. `project_claim` and `role_claim` name the
+    claims that say where the caller belongs and what it may do (dots lead into objects); `roles`
+    translates what the provider says into viewer, operator, admin. Where a claim is missing
+    `default_project` and `default_role` hold; "" refuses. Keys are read again after `max_age_s`.
+    """
+
+    issuer: str
+    audience: str
+    jwks: str
+    project_claim: str = "perdure_project"
+    role_claim: str = "perdure_role"
+    roles: dict[str, Literal["viewer", "operator", "admin"]] = {}
+    default_project: str = ""
+    default_role: Literal["", "viewer", "operator", "admin"] = ""
+    leeway_s: float = 30.0
+    max_age_s: float = 3600.0
 
 
 class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,6 +57,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log: str = ""
     traces: bool = False
     background: bool = True
+    oidc: OidcSettings | None = None
     environment: str = "bubblewrap"
     vault_key_file: str = ""
     vault_key_command: str = ""

@@ -23,6 +23,7 @@ from perdure.doors.projects import Projects
 from perdure.doors.server import application
 from perdure.doors.services import Services
 from perdure.doors.settings import ServerSettings
+from perdure.doors.tokens import Tokens
 from perdure.engine.agent import Agent
 from perdure.engine.kit import Kit
 from perdure.engine.runtime import Engine
@@ -30,6 +31,7 @@ from perdure.ports.model import Models
 from perdure.ports.sandbox import Change
 from perdure.ports.store import Store
 from perdure.serving.eyes import Eyes
+from perdure.serving.jwks import key_set_at
 from perdure.serving.outbound import Outbound
 from perdure.serving.takeover import Takeover
 from perdure.serving.tools import ProjectTools
@@ -74,6 +76,9 @@ class Server:
         self._taking_over: asyncio.Task[None] | None = None
         self.stores = stores
         self.keys = Keys(stores.base, self._clock, self._ids, os.urandom)
+        self._authorities: list[Authority] = [self.keys]
+        if (oidc := plan.settings.oidc) is not None:
+            self._authorities.append(Tokens(oidc, key_set_at(oidc.jwks), self._clock))
         self.projects = Projects(stores, self._engine)
         self.eyes.count(self.projects)
         self.services = Services(
@@ -142,8 +147,7 @@ class Server:
 
     async def identify(self, token: str) -> Principal:
         """Return who calls. Raises `Unauthenticated`."""
-        authorities: list[Authority] = [self.keys]
-        return await identify(authorities, token)
+        return await identify(self._authorities, token)
 
     async def ready(self) -> tuple[bool, str]:
         """Whether the store answers and nothing is being closed."""

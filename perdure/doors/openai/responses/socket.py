@@ -21,7 +21,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from perdure.core.errors import Forbidden, InvalidRequest, PerdureError
 from perdure.core.state import State
-from perdure.doors.http import Call, TooMany, token_of
+from perdure.doors.http import Call, token_of
+from perdure.doors.limits import TooMany
 from perdure.doors.openai import inputs
 from perdure.doors.openai.problems import Wording, body_of
 from perdure.doors.openai.responses.making import Maker, open_calls

@@ -1,0 +1,118 @@
+"""The verbs behind `perdure admin`. Each body imports its module when it is called."""
+
+from typing import Annotated
+
+import typer
+
+from perdure.cli.help import Verb
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Project = Annotated[str, typer.Option("--project", metavar="P", help="The project.")]
+
+admin = typer.Typer(
+    name="admin", help="Who may use the server, and what is deleted for good.",
+    invoke_without_command=True, rich_markup_mode=None,
+)  # fmt: skip
+keys = typer.Typer(
+    name="keys", help="API keys: make, list, revoke.",
+    invoke_without_command=True, rich_markup_mode=None,
+)  # fmt: skip
+projects = typer.Typer(
+    name="projects", help="The projects of the store.",
+    invoke_without_command=True, rich_markup_mode=None,
+)  # fmt: skip
+admin.add_typer(keys)
+admin.add_typer(projects)
+
+
+def declare_admin(app: typer.Typer, panel: str) -> None:
+    """Add the verbs to the command line."""
+    app.add_typer(admin, rich_help_panel=panel)
+
+
+@admin.callback()
+def root(context: typer.Context) -> None:
+    """Who may use the server, and what is deleted for good."""
+    _help(context)
+
+
+@keys.callback()
+def keys_root(context: typer.Context) -> None:
+    """API keys: make, list, revoke."""
+    _help(context)
+
+
+@projects.callback()
+def projects_root(context: typer.Context) -> None:
+    """The projects of the store."""
+    _help(context)
+
+
+@keys.command("new", cls=Verb)
+def keys_new(
+    project: Project = "default",
+    role: Annotated[
+        str, typer.Option("--role", metavar="viewer|operator|admin", help="What it may do.")
+    ] = "operator",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="What it is for, for your lists.")
+    ] = "",
+    expires: Annotated[
+        str, typer.Option("--expires", metavar="DATE|30d", help="Not valid after that.")
+    ] = "",
+    json: Json = False,
+) -> int:
+    """Make an API key. It is shown once and kept nowhere."""
+    from perdure.cli.admin import new_key
+
+    return new_key(project, role, name, expires, json=json)
+
+
+@keys.command("ls", cls=Verb)
+def keys_ls(
+    project: Annotated[
+        str, typer.Option("--project", metavar="P", help="Only those of this project.")
+    ] = "",
+    json: Json = False,
+) -> int:
+    """List the API keys, those that were revoked too."""
+    from perdure.cli.admin import list_keys
+
+    return list_keys(project, json=json)
+
+
+@keys.command("revoke", cls=Verb)
+def keys_revoke(
+    id: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, or its beginning.")],
+    json: Json = False,
+) -> int:
+    """Revoke an API key, at once."""
+    from perdure.cli.admin import revoke_key
+
+    return revoke_key(id, json=json)
+
+
+@projects.command("ls", cls=Verb)
+def projects_ls(json: Json = False) -> int:
+    """List the projects: those with sessions, and those with keys."""
+    from perdure.cli.admin import list_projects
+
+    return list_projects(json=json)
+
+
+@admin.command("purge", cls=Verb)
+def purge(
+    id: Annotated[str, typer.Argument(metavar="ID", help="A session: its id, or its beginning.")],
+    project: Project = "default",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    json: Json = False,
+) -> int:
+    """Delete a session for good, with its subagents and workspace."""
+    from perdure.cli.admin import purge as verb
+
+    return verb(id, project, yes=yes, json=json)
+
+
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
