@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from perdure.core.agent import EnvironmentSpec, ToolSpec
+from perdure.core.agent import AgentSpec, EnvironmentSpec, ToolSpec
 
 
 class McpServer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -37,6 +37,10 @@ class Toolmaker(Protocol):
 
     def workspace(self, where: EnvironmentSpec) -> tuple[ToolSpec, ...]:
         """Return the tools of an environment."""
+        ...
+
+    async def subagent(self, agent: AgentSpec, at_once: int) -> ToolSpec:
+        """Return a tool that gives a task to a subagent, of which `at_once` may be at work."""
         ...
 
     async def mcp(

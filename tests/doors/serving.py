@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import openai
 import uvicorn
 from msgspec.structs import replace
 
 from perdure.app import Options
+from perdure.core.budget import Prices
 from perdure.core.errors import InvalidRequest
 from perdure.doors.principals import Role
 from perdure.doors.settings import ServerSettings
@@ -22,6 +24,7 @@ from perdure.models.scripted import Reply, Script, Scripted
 from perdure.ports.model import Model
 from perdure.serving.server import Plan, Server
 
+NO_PRICES: Prices = MappingProxyType({})
 QUICK = Bounds(poll_s=0.05, idle_s=0.5)
 
 
@@ -67,14 +70,17 @@ async def up(
     *,
     settings: ServerSettings | None = None,
     agents: Sequence[Agent] = (),
+    prices: Prices = NO_PRICES,
 ) -> AsyncIterator[Up]:
     """Run a server in this process until the block ends. With `path` its store is that file."""
     store = f"sqlite:///{path}" if path else "memory:"
     chosen = settings or ServerSettings()
     if not chosen.models:  # every name stands for the script of that name
         chosen = replace(chosen, models={"*": "test:*"}, default_model="talk")
+    if not chosen.private_hosts:  # servers of tests are on loopback
+        chosen = replace(chosen, private_hosts=("127.0.0.1",))
     root = path.parent / "work" if path else None
-    options = Options(models=Scripts(models), bounds=QUICK, work_root=root)
+    options = Options(models=Scripts(models), bounds=QUICK, work_root=root, prices=prices)
     server = await Server.open(Plan(store, chosen, options, agents))
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(server.app, log_level="warning", lifespan="off")

@@ -25,13 +25,18 @@ ADD = {
 NOWHERE: dict[str, Any] = {"type": "none"}
 
 
+async def agents_of(server: Any, *which: Any, **more: Any) -> Any:
+    """Return the agents of a client of a server's."""
+    return (await server.openai(*which, **more)).beta.agents
+
+
 def add(arguments: dict[str, Any]) -> str:
     return str(arguments["a"] + arguments["b"])
 
 
 async def test_agents_are_kept_with_all_they_were_given(tmp_path: Path) -> None:
     async with up({"talk": TALK}, tmp_path / "s.db") as server:
-        agents = (await server.openai()).beta.agents
+        agents = await agents_of(server)
         made = await agents.create(model="talk", name="ada", tools=[ADD], metadata={"team": "x"})
         assert (made.object, made.name, made.metadata) == ("agent", "ada", {"team": "x"})
         assert made.text.format.type == "text"
@@ -74,7 +79,7 @@ async def test_what_is_wrong_with_an_agent_is_named(body: dict[str, Any], param:
 
 async def test_the_vendors_runner_with_a_client_tool_over_several_turns(tmp_path: Path) -> None:
     async with up({"adds": ADDS}, tmp_path / "s.db") as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(agent={"model": "adds", "tools": [ADD]}, environment=NOWHERE)
         assert made.status == "idle"
         async with sessions.stream(made.id, input="2+3?", tool_handlers={"add": add}) as stream:
@@ -100,7 +105,7 @@ async def test_the_vendors_runner_with_a_client_tool_over_several_turns(tmp_path
 
 async def test_items_are_the_same_in_the_stream_and_in_the_list(tmp_path: Path) -> None:
     async with up({"adds": ADDS}, tmp_path / "s.db") as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(agent={"model": "adds", "tools": [ADD]}, environment=NOWHERE)
         last: dict[str, Any] = {}
         async with sessions.stream(made.id, input="2+3?", tool_handlers={"add": add}) as stream:
@@ -113,7 +118,7 @@ async def test_items_are_the_same_in_the_stream_and_in_the_list(tmp_path: Path) 
 
 async def test_create_as_a_stream_runs_the_first_turn(tmp_path: Path) -> None:
     async with up({"adds": ADDS}, tmp_path / "s.db") as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         stream = await sessions.create(
             agent={"model": "adds", "tools": [ADD]}, environment=NOWHERE, input="2+3?",
             stream=True, tool_handlers={"add": add},
@@ -128,7 +133,7 @@ async def test_create_as_a_stream_runs_the_first_turn(tmp_path: Path) -> None:
 
 async def test_a_result_for_no_pending_call_is_refused_in_the_vendors_words() -> None:
     async with up({"adds": ADDS}) as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(
             agent={"model": "adds", "tools": [ADD]}, environment=NOWHERE, input="2+3?"
         )
@@ -152,7 +157,7 @@ async def test_a_result_for_no_pending_call_is_refused_in_the_vendors_words() ->
 
 async def test_a_failed_tool_is_told_to_the_model() -> None:
     async with up({"adds": ADDS}) as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(agent={"model": "adds", "tools": [ADD]}, environment=NOWHERE)
 
         def broken(arguments: dict[str, Any]) -> str:
@@ -165,7 +170,7 @@ async def test_a_failed_tool_is_told_to_the_model() -> None:
 
 async def test_the_same_key_sends_a_message_once() -> None:
     async with up({"talk": TALK}) as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(agent={"model": "talk"}, environment=NOWHERE)
         for _ in range(3):
             await sessions.events.create(made.id, events=[message("Hi")], idempotency_key="one")
@@ -175,7 +180,7 @@ async def test_the_same_key_sends_a_message_once() -> None:
 
 async def test_a_word_put_in_while_a_turn_runs_joins_it() -> None:
     async with up({"adds": ADDS}) as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(
             agent={"model": "adds", "tools": [ADD]}, environment=NOWHERE, input="2+3?"
         )
@@ -192,7 +197,7 @@ async def test_a_word_put_in_while_a_turn_runs_joins_it() -> None:
 
 async def test_cancel_ends_the_turn_and_leaves_the_session_to_go_on() -> None:
     async with up({"adds": ADDS}) as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(
             agent={"model": "adds", "tools": [ADD]}, environment=NOWHERE, input="2+3?"
         )
@@ -210,7 +215,7 @@ async def test_cancel_ends_the_turn_and_leaves_the_session_to_go_on() -> None:
 
 async def test_sessions_are_listed_by_agent_and_metadata_and_deleted() -> None:
     async with up({"talk": TALK}) as server:
-        beta = (await server.openai()).beta.agents
+        beta = await agents_of(server)
         agent = await beta.create(model="talk", instructions="Be kind.")
         for number in range(3):
             await beta.sessions.create(
@@ -230,10 +235,27 @@ async def test_sessions_are_listed_by_agent_and_metadata_and_deleted() -> None:
         assert other.id not in [s.id async for s in beta.sessions.list()]
 
 
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_deleted_session_leaves_nothing_behind(tmp_path: Path, busy: bool) -> None:
+    async with up({"adds": ADDS}, tmp_path / "s.db") as server:
+        sessions = (await agents_of(server)).sessions
+        given = {"input": "2+3?"} if busy else {}
+        made = await sessions.create(
+            agent={"model": "adds", "tools": [ADD]}, environment=NOWHERE, **given
+        )
+        if busy:
+            await required(sessions, made.id)
+        assert (await sessions.delete(made.id)).deleted
+        engine = await server.server.projects.engine("default")
+        assert await engine.kit.store.session(made.id) is None
+        with pytest.raises(openai.NotFoundError):
+            await sessions.delete(made.id)
+
+
 async def test_another_projects_sessions_do_not_exist() -> None:
     async with up({"talk": TALK}) as server:
-        mine = (await server.openai("mine")).beta.agents
-        theirs = (await server.openai("theirs")).beta.agents
+        mine = await agents_of(server, "mine")
+        theirs = await agents_of(server, "theirs")
         made = await mine.sessions.create(agent={"model": "talk"}, environment=NOWHERE, input="Hi")
         with pytest.raises(openai.NotFoundError):
             await theirs.sessions.retrieve(made.id)
@@ -246,10 +268,10 @@ async def test_another_projects_sessions_do_not_exist() -> None:
 
 async def test_a_viewer_reads_and_sends_nothing() -> None:
     async with up({"talk": TALK}) as server:
-        made = await (await server.openai()).beta.agents.sessions.create(
+        made = await (await agents_of(server)).sessions.create(
             agent={"model": "talk"}, environment=NOWHERE
         )
-        sessions = (await server.openai(role="viewer")).beta.agents.sessions
+        sessions = (await agents_of(server, role="viewer")).sessions
         assert (await sessions.retrieve(made.id)).id == made.id
         with pytest.raises(openai.PermissionDeniedError):
             await sessions.events.create(made.id, events=[message("Hi")])
@@ -257,7 +279,7 @@ async def test_a_viewer_reads_and_sends_nothing() -> None:
 
 async def test_all_events_of_a_batch_are_read_before_the_first_is_taken() -> None:
     async with up({"talk": TALK}) as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(agent={"model": "talk"}, environment=NOWHERE)
         with pytest.raises(openai.BadRequestError):
             await sessions.events.create(

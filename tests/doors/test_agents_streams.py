@@ -11,7 +11,16 @@ import pytest
 from perdure.models.scripted import Call, Script
 from tests.doors.process import Home, home
 from tests.doors.serving import Reply, up
-from tests.doors.test_agents_sessions import ADD, ADDS, NOWHERE, add, answer, reached
+from tests.doors.test_agents_sessions import (
+    ADD,
+    ADDS,
+    NOWHERE,
+    add,
+    agents_of,
+    answer,
+    message,
+    reached,
+)
 
 # Slow and in small pieces, so that a server dies in the middle of words.
 STEPS = Script(
@@ -42,7 +51,7 @@ async def test_from_any_event_on_nothing_is_missing_and_nothing_comes_twice(
     tmp_path: Path,
 ) -> None:
     async with up({"adds": ADDS}, tmp_path / "s.db") as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(agent={"model": "adds", "tools": [ADD]}, environment=NOWHERE)
         async with sessions.stream(made.id, input="2+3?", tool_handlers={"add": add}) as stream:
             seen = [event async for event in stream]
@@ -55,7 +64,7 @@ async def test_from_any_event_on_nothing_is_missing_and_nothing_comes_twice(
 
 async def test_a_reader_without_a_last_event_begins_now(tmp_path: Path) -> None:
     async with up({"adds": ADDS}, tmp_path / "s.db") as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(agent={"model": "adds", "tools": [ADD]}, environment=NOWHERE)
         async with sessions.stream(made.id, input="2+3?", tool_handlers={"add": add}) as stream:
             await stream.get_final_result()
@@ -70,7 +79,7 @@ async def test_a_reader_without_a_last_event_begins_now(tmp_path: Path) -> None:
 @pytest.mark.parametrize("last", ["nonsense", "0.0", "1", "999.0"])
 async def test_an_event_of_no_such_stream_is_refused(last: str) -> None:
     async with up({"adds": ADDS}) as server:
-        sessions = (await server.openai()).beta.agents.sessions
+        sessions = (await agents_of(server)).sessions
         made = await sessions.create(agent={"model": "adds"}, environment=NOWHERE)
         with pytest.raises(openai.BadRequestError):
             await sessions.events.stream(made.id, extra_headers={"Last-Event-ID": last})
@@ -82,7 +91,7 @@ async def attended(here: Home, session: str) -> list[Any]:
     """
     seen: list[Any] = []
     while True:
-        sessions = (await here.openai()).beta.agents.sessions
+        sessions = (await agents_of(here)).sessions
         after = seen[-1].event_id if seen else "1.0"
         try:
             headers = {"Last-Event-ID": after}
@@ -113,25 +122,23 @@ async def test_a_server_that_is_killed_leaves_no_gap_in_a_stream(
 ) -> None:
     async with home(tmp_path / "s.db", {"steps": STEPS}) as here:
         await here.start()
-        sessions = (await here.openai()).beta.agents.sessions
+        sessions = (await agents_of(here)).sessions
         made = await sessions.create(agent={"model": "steps", "tools": [ADD]}, environment=NOWHERE)
         await here.kill()
         await here.start(kill_at, after=after)
         first = here.process
-        sessions = (await here.openai()).beta.agents.sessions
+        sessions = (await agents_of(here)).sessions
+        hello = message("2+3?")
         try:
-            content = [{"type": "input_text", "text": "2+3?"}]
-            said = [{"role": "user", "content": content}]
-            hello: Any = {"type": "agent.session.input.message", "input": said}
             await sessions.events.create(made.id, events=[hello], idempotency_key="hello")
         except openai.APIError:
             await here.dead()
             await here.start()
-            sessions = (await here.openai()).beta.agents.sessions
+            sessions = (await agents_of(here)).sessions
             await sessions.events.create(made.id, events=[hello], idempotency_key="hello")
         seen = await attended(here, made.id)
         assert here.process is not first, "nothing was killed"
-        sessions = (await here.openai()).beta.agents.sessions
+        sessions = (await agents_of(here)).sessions
         assert seen == await whole(sessions, made.id)
         items = [item async for item in sessions.items.list(made.id, order="asc")]
         done = [e.item for e in seen if e.type == "agent.session.turn.item.done"]
@@ -147,7 +154,7 @@ async def test_the_vendors_runner_takes_up_a_session_whose_server_was_killed(
 ) -> None:
     async with home(tmp_path / "s.db", {"steps": STEPS}) as here:
         await here.start()
-        sessions = (await here.openai()).beta.agents.sessions
+        sessions = (await agents_of(here)).sessions
         made = await sessions.create(agent={"model": "steps", "tools": [ADD]}, environment=NOWHERE)
 
         async def fatal(arguments: dict[str, Any]) -> str:
@@ -160,7 +167,7 @@ async def test_the_vendors_runner_takes_up_a_session_whose_server_was_killed(
             ) as stream:
                 await stream.get_final_result()
         await here.start()
-        sessions = (await here.openai()).beta.agents.sessions
+        sessions = (await agents_of(here)).sessions
         now = await sessions.retrieve(made.id)
         if now.status == "in_progress":  # it died before the call was put to the client
             now = await reached(sessions, made.id, "requires_action")

@@ -1,12 +1,15 @@
 """Making and changing sessions: for clients, and for what runs agents by itself."""
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from perdure.core import events as e
 from perdure.core.content import Content
+from perdure.core.errors import Conflict, Unavailable
 from perdure.core.inbox import Close, Say, Update
 from perdure.core.state import State
 from perdure.doors.openai.agents import definitions, records
@@ -17,10 +20,12 @@ from perdure.doors.openai.agents.specs import define
 from perdure.doors.openai.agents.views import status_of
 from perdure.doors.openai.problems import Wording
 from perdure.doors.services import Services
+from perdure.engine.deleting import delete_session
 from perdure.engine.runtime import Engine
 from perdure.engine.session import Session
 
 Json = dict[str, Any]
+_CLOSING_S: Final = 5.0
 
 
 class Sessions:
@@ -99,12 +104,17 @@ class Sessions:
         return changed
 
     async def delete(self, name: str) -> None:
-        """Close a session and forget what clients were told of it; its journal stays."""
+        """Close a session, an open turn first, and delete it with its journal. What still works on
+        it after a while keeps the journal, which nobody is shown any more.
+        """
         session = Session(self._engine, name)
-        state = await session.state()
+        # Before it is forgotten: whoever dies in between leaves a session that can be deleted.
+        await session.post(Close(self._by))
         await self._records.delete(name)
-        if not state.closed:
-            await session.post(Close(self._by))  # an open turn is interrupted first
+        with contextlib.suppress(TimeoutError, Conflict, Unavailable):
+            async with asyncio.timeout(_CLOSING_S):
+                await session.close(by=self._by)
+                await delete_session(self._engine, name)
 
     async def _settings(self, body: Mapping[str, Any]) -> tuple[str, Json]:
         """Return the agent that a session is made from: its id, and what is set for it."""

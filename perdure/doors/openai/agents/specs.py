@@ -65,8 +65,20 @@ async def define(
         deltas="stored",
         settings=_steering(settings),
     )
+    spec = decode(encode(spec), AgentSpec)  # as it will be read back
+    if settings["multi_agent"]["enabled"]:
+        at_once = settings["multi_agent"]["max_concurrent_subagents"]
+        below = await maker.subagent(_below(spec), at_once)
+        spec = replace(spec, tools=(*spec.tools, below))
     _each_once(spec)
-    return Defined(decode(encode(spec), AgentSpec), served)
+    return Defined(spec, served)
+
+
+def _below(spec: AgentSpec) -> AgentSpec:
+    """Return the definition of a subagent: the same agent, without what only the client can do;
+    it is never asked below its own session.
+    """
+    return replace(spec, tools=tuple(t for t in spec.tools if not t.client and not t.ask))
 
 
 def _steering(settings: Mapping[str, Any]) -> ModelSettings:
