@@ -21,7 +21,7 @@ help: ## list the targets
 
 setup: .venv/.stamp ## build .venv from the locked requirements (instant when nothing changed)
 
-.venv/.stamp: pyproject.toml requirements/dev.txt .ci/setup
+.venv/.stamp: pyproject.toml requirements/dev.txt requirements/vendor.txt .ci/setup
 	@PYTHON='$(PYTHON)' UV='$(UV)' .ci/setup
 
 demo: setup ## run the demonstration (asks nothing when there is no terminal)

@@ -1,0 +1,69 @@
+"""The vendors' own tests that our server is held against, and where it differs on purpose.
+
+The sources lie where `.ci/setup` put them. A test that is not expected to fail must pass, and one
+that is expected to must fail: the lists say no more than what is so.
+"""
+
+import hashlib
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).parents[2]
+SHARE: Final = ROOT / ".venv" / "share" / "vendor-suites"
+
+BOTH: Final = "it sends previous_response_id and conversation, which exclude each other"
+
+
+class Suite(NamedTuple):
+    """Some tests of one package. `differs` are parts of test names, with the reason why each fails;
+    `least` is how many pass on a server that holds nothing they ask for.
+    """
+
+    name: str
+    package: str
+    prefix: str
+    paths: tuple[str, ...]
+    differs: Mapping[str, str]
+    least: int = 0
+
+
+OPENAI: Final = "openai-3.54.0"
+
+SUITES: Final = (
+    Suite(
+        "responses",
+        OPENAI,
+        "/openai/v1",
+        ("tests/api_resources/test_responses.py", "tests/api_resources/responses"),
+        {
+            "Responses::test_method_create_with_all_params": BOTH,
+            "InputTokens::test_method_count_with_all_params": BOTH,
+        },
+        least=68,
+    ),
+)
+
+
+def archive(package: str) -> Path:
+    """Return where a package's source is, if it was fetched."""
+    return SHARE / f"{package}.tar.gz"
+
+
+def pinned(package: str) -> str:
+    """Return the digest that requirements/vendor.txt pins."""
+    name, _, version = package.rpartition("-")
+    for line in (ROOT / "requirements" / "vendor.txt").read_text().splitlines():
+        if line.startswith(f"{name}=={version} "):
+            return line.partition("sha256:")[2].strip()
+    raise AssertionError(f"requirements/vendor.txt does not pin {package}")
+
+
+def unpacked(package: str, into: Path) -> Path:
+    """Unpack a package's source, after its digest; return its folder."""
+    data = archive(package).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == pinned(package), "another file than was pinned"
+    with tarfile.open(archive(package)) as source:
+        source.extractall(into, filter="data")
+    return into / package
