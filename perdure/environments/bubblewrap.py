@@ -38,7 +38,7 @@ from perdure.environments.toolchain import Toolchain, running_python
 from perdure.environments.warden import Warden
 from perdure.environments.watch import delegated_cgroup
 from perdure.ports.clock import Clock
-from perdure.ports.sandbox import Isolation
+from perdure.ports.sandbox import Isolation, StoredFile
 
 _PRELUDE: Final = Path(__file__).parent / "data" / "shell.bash"
 _MOUNTS: Final = ("/workspace", "/mnt/workspace", "/srv/workspace")
@@ -91,6 +91,14 @@ class Bubblewrap:
         """See `Environments.snapshots`."""
         for name in await self._sessions.snapshots():
             yield name
+
+    async def stored(self, snapshot: str, below: str = "") -> list[StoredFile]:
+        """See `Environments.stored`."""
+        return await self._sessions.stored(snapshot, below)
+
+    def stored_file(self, snapshot: str, path: str) -> AsyncIterator[bytes]:
+        """See `Environments.stored_file`."""
+        return self._sessions.stored_file(snapshot, path)
 
     async def verify(self) -> list[str]:
         """Read every stored object; return a sentence for each thing that is damaged."""

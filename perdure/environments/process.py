@@ -22,7 +22,7 @@ from perdure.environments.local import LocalSandbox, Means
 from perdure.environments.sessions import Sessions
 from perdure.environments.toolchain import running_python
 from perdure.ports.clock import Clock
-from perdure.ports.sandbox import Isolation
+from perdure.ports.sandbox import Isolation, StoredFile
 
 _HERE: Final = Path(__file__).parent
 _ISOLATION: Final = Isolation(
@@ -68,6 +68,14 @@ class Process:
         """See `Environments.snapshots`."""
         for name in await self._sessions.snapshots():
             yield name
+
+    async def stored(self, snapshot: str, below: str = "") -> list[StoredFile]:
+        """See `Environments.stored`."""
+        return await self._sessions.stored(snapshot, below)
+
+    def stored_file(self, snapshot: str, path: str) -> AsyncIterator[bytes]:
+        """See `Environments.stored_file`."""
+        return self._sessions.stored_file(snapshot, path)
 
     async def verify(self) -> list[str]:
         """Read every stored object; return a sentence for each thing that is damaged."""

@@ -5,7 +5,7 @@ Common to all environments on this machine.
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from perdure.core.agent import EnvironmentSpec
@@ -24,6 +24,7 @@ from perdure.environments.homes import (
 )
 from perdure.environments.snapshots import Snapshots, Target
 from perdure.environments.watch import Bounds
+from perdure.ports.sandbox import StoredFile
 
 OwnerOf = Callable[[Path | None], Owner]
 """Return who owns what is made in a workspace: one of ours (None) or the user's own directory."""
@@ -65,6 +66,16 @@ class Sessions:
     async def snapshots(self) -> list[str]:
         """Return the ids of all stored snapshots."""
         return await asyncio.to_thread((await self.store()).ids)
+
+    async def stored(self, snapshot: str, below: str) -> list[StoredFile]:
+        """See `Environments.stored`."""
+        return await asyncio.to_thread((await self.store()).files, snapshot, os.fsencode(below))
+
+    async def stored_file(self, snapshot: str, path: str) -> AsyncIterator[bytes]:
+        """See `Environments.stored_file`."""
+        store = await self.store()
+        for piece in await asyncio.to_thread(store.pieces, snapshot, os.fsencode(path)):
+            yield await asyncio.to_thread(store.piece, piece)
 
     async def verify(self) -> list[str]:
         """Read every stored object; return a sentence for each thing that is damaged."""

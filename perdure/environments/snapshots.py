@@ -22,7 +22,7 @@ from perdure.environments.packs import Packs, Reader
 from perdure.environments.restore import Difference, Restorer, differences
 from perdure.environments.scan import Cache, Notes, Scan, is_excluded
 from perdure.environments.trees import Entry, Tree
-from perdure.ports.sandbox import Change, CorruptSnapshot
+from perdure.ports.sandbox import Change, CorruptSnapshot, StoredFile
 
 SHELL_BYTES_MAX: Final = 1024 * 1024
 CHANGE_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -127,6 +127,41 @@ class Snapshots:
             live = _live(after.root_fd)
             return [c for d in turned if (c := _change(d, _stored(reader), live))]
 
+    def files(self, snapshot: str, below: bytes) -> list[StoredFile]:
+        """Return the files below a directory, by path. Raises `NotFound`, `CorruptSnapshot`."""
+        found: list[StoredFile] = []
+        start = below.strip(b"/") + b"/" if below.strip(b"/") else b""
+        with self._packs.reader() as reader:
+            load = loader(reader, {})
+            tree = load(bytes.fromhex(self._record(reader, snapshot).tree))
+            for d in differences({}, tree, load):
+                if d.then is None or d.then.kind != trees.FILE or not d.path.startswith(start):
+                    continue
+                digest = trees.blob_digest(b"".join(d.then.parts)).hex()
+                found.append(StoredFile(os.fsdecode(d.path), d.then.size, digest))
+        return sorted(found, key=lambda file: file.path)
+
+    def pieces(self, snapshot: str, path: bytes) -> tuple[bytes, ...]:
+        """Return what a file consists of, for `piece`. Raises `NotFound`, `CorruptSnapshot`."""
+        with self._packs.reader() as reader:
+            load = loader(reader, {})
+            tree = load(bytes.fromhex(self._record(reader, snapshot).tree))
+            *folders, name = path.split(b"/")
+            for folder in folders:
+                entry = tree.get(folder)
+                if entry is None or entry.kind != trees.DIRECTORY:
+                    raise _no_file(snapshot, path)
+                tree = load(entry.parts[0])
+            file = tree.get(name)
+        if file is None or file.kind != trees.FILE:
+            raise _no_file(snapshot, path)
+        return file.parts
+
+    def piece(self, digest: bytes) -> bytes:
+        """Return a piece of a file. Raises `CorruptSnapshot`."""
+        with self._packs.reader() as reader:
+            return reader.read(digest, trees.blob_digest)
+
     def verify(self) -> list[str]:
         """Read everything; return a sentence for each thing that is damaged."""
         troubles = [f"{name}: {why}" for name, why in sorted(self._packs.broken.items())]
@@ -180,6 +215,11 @@ class Snapshots:
         for d in differences(load(now), load(bytes.fromhex(record.tree)), load):
             if not (exclude and _is_below_excluded(d.path, exclude)):
                 yield d
+
+
+def _no_file(snapshot: str, path: bytes) -> NotFound:
+    shown = path.decode("utf-8", "replace")
+    return NotFound("E-PATH-MISSING", f"There is no file {shown!r} in snapshot {snapshot}.")
 
 
 def loader(reader: Reader, fresh: dict[bytes, bytes]) -> Callable[[bytes], Tree]:

@@ -74,6 +74,16 @@ class Change(msgspec.Struct, frozen=True):
     after: bytes | None
 
 
+class StoredFile(msgspec.Struct, frozen=True):
+    """A file in a snapshot. `path` is relative to the workspace; files of one `digest` have the
+    same content.
+    """
+
+    path: str
+    size_bytes: int
+    digest: str
+
+
 class Files(Protocol):
     """Files of a workspace, by paths relative to it. No path, link or race leads outside.
 
@@ -170,4 +180,16 @@ class Environments(Protocol):
 
     def snapshots(self) -> AsyncIterator[str]:
         """Yield the ids of all stored snapshots."""
+        ...
+
+    async def stored(self, snapshot: str, below: str = "") -> list[StoredFile]:
+        """Return the files of a snapshot in the directory `below` and beneath it, by path; links
+        are left out. Raises `NotFound` and `CorruptSnapshot`.
+        """
+        ...
+
+    def stored_file(self, snapshot: str, path: str) -> AsyncIterator[bytes]:
+        """Yield the content of a file in a snapshot, piece by piece. Raises `NotFound`
+        (E-PATH-MISSING, E-SNAPSHOT-MISSING) and `CorruptSnapshot`.
+        """
         ...

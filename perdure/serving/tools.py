@@ -12,10 +12,16 @@ from msgspec.structs import replace
 
 from perdure.core.agent import AgentSpec, EnvironmentSpec, ToolSpec
 from perdure.core.codec import decode, encode
+from perdure.core.errors import Unavailable
+from perdure.core.secrets import Secret
 from perdure.doors.toolmaker import McpServer
+from perdure.engine.trees import Trees
 from perdure.ports.store import Store
 from perdure.ports.tool import Tool, ToolContext, ToolOutput
+from perdure.serving import subagents
+from perdure.serving.discreet import Discreet, Shown
 from perdure.tools.mcp.toolset import McpToolset
+from perdure.tools.mcp.transports import Carrier
 
 _KIND: Final = "mcp-server"
 _MCP: Final = "mcp:"
@@ -23,7 +29,8 @@ _GIVEN: Final = "given:"
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _OPEN_SERVERS: Final = 64  # connections kept in one project; the one not used for longest goes
 
-Headers = Callable[[McpServer], Awaitable[Mapping[str, str]]]
+Tokens = Callable[[str, str], Awaitable[Secret]]
+"""Gives the token of a credential for the server at a URL. Raises `Unavailable`, `Forbidden`."""
 Workspace = Callable[[EnvironmentSpec], tuple[Tool, ...]]
 
 
@@ -45,15 +52,20 @@ class AnsweredOutside:
 class ProjectTools:
     """The tools of one project's API agents. Implements `Toolmaker` and the kit's `AgentSource`.
 
-    `headers` gives what authorises us at a server.
+    `tokens` gives what authorises us at a server, for each request anew; `carrier` makes the way
+    to it.
     """
 
-    def __init__(self, store: Store, workspace: Workspace, headers: Headers) -> None:
+    def __init__(
+        self, store: Store, workspace: Workspace, tokens: Tokens, carrier: Carrier | None = None
+    ) -> None:
         self._store = store
         self._workspace = workspace
-        self._headers = headers
+        self._tokens = tokens
+        self._carrier = carrier
         self._servers: OrderedDict[str, tuple[McpToolset, dict[str, Tool]]] = OrderedDict()
         self._given: dict[str, dict[str, str]] = {}  # what clients sent along, by credential
+        self.trees: Trees | None = None  # of the engine that these tools are run by
 
     def client(
         self, name: str, description: str, parameters: Mapping[str, Any], *, ask: str = ""
@@ -65,6 +77,10 @@ class ProjectTools:
     def workspace(self, where: EnvironmentSpec) -> tuple[ToolSpec, ...]:
         """See `Toolmaker.workspace`."""
         return tuple(tool.spec for tool in self._workspace(where))
+
+    async def subagent(self, agent: AgentSpec, at_once: int) -> ToolSpec:
+        """See `Toolmaker.subagent`."""
+        return await subagents.keep(self._store, agent, at_once)
 
     async def mcp(
         self, server: McpServer, headers: Mapping[str, str] = _NO_HEADERS
@@ -98,6 +114,8 @@ class ProjectTools:
                 found[tool.name] = _asking(code, tool)
             elif tool.name in workspace and tool.environment:
                 found[tool.name] = _asking(workspace[tool.name], tool)
+            elif (started := await subagents.kept(self._store, tool, self.trees)) is not None:
+                found[tool.name] = started
             else:
                 return None
         return found
@@ -116,15 +134,47 @@ class ProjectTools:
         if name in self._servers:
             self._servers.move_to_end(name)
             return self._servers[name][1]
-        headers = dict(server.headers) | dict(await self._headers(server))
-        headers |= self._given.get(server.credential, {})
-        toolset = McpToolset(name, url=server.url, headers=headers, allow=server.allow)
-        tools = {tool.spec.name: tool for tool in await toolset.open()}
+        headers = dict(server.headers) | self._given.get(server.credential, {})
+        sealed = bool(server.credential) and not server.credential.startswith(_GIVEN)
+        shown = Shown()
+        toolset = McpToolset(
+            name,
+            url=server.url,
+            headers=headers,
+            allow=server.allow,
+            token=self._token_of(server, shown) if sealed else None,
+            carrier=self._carrier,
+        )
+        tools: dict[str, Tool] = {tool.spec.name: tool for tool in await _opened(toolset, shown)}
+        if sealed:
+            tools = {name: Discreet(tool, shown) for name, tool in tools.items()}
         self._servers[name] = (toolset, tools)
         if len(self._servers) > _OPEN_SERVERS:
             _, (old, _) = self._servers.popitem(last=False)
             await old.close()
         return tools
+
+    def _token_of(self, server: McpServer, shown: Shown) -> Callable[[], Awaitable[Secret]]:
+        async def token() -> Secret:
+            found = await self._tokens(server.credential, server.url)
+            shown.add(found)
+            return found
+
+        return token
+
+
+async def _opened(toolset: McpToolset, shown: Shown) -> tuple[Tool, ...]:
+    """Connect; what a server says of itself must not hold the token it was shown."""
+    try:
+        tools = await toolset.open()
+    except Unavailable as error:
+        raise Unavailable(error.code, shown.scrub(error.message), error.hint) from None
+    if shown.is_in(encode([tool.spec for tool in tools])):
+        await toolset.close()
+        raise Unavailable(
+            "E-CREDENTIAL", f"{toolset.name} puts our token into its tools; they are not used."
+        )
+    return tools
 
 
 def server_name(server: McpServer) -> str:

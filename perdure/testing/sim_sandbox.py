@@ -11,7 +11,7 @@ from typing import Final
 
 from perdure.core.agent import EnvironmentSpec
 from perdure.core.errors import InvalidRequest, NotFound, Unavailable
-from perdure.ports.sandbox import Change, Ended, Files, Isolation, Rollback, Sandbox
+from perdure.ports.sandbox import Change, Ended, Files, Isolation, Rollback, Sandbox, StoredFile
 from perdure.testing.simloop import Owner
 from perdure.testing.world import World
 
@@ -144,6 +144,16 @@ class SimEnvironments:
         """See `Environments.snapshots`."""
         for name in list(self._world.snapshots):
             yield name
+
+    async def stored(self, snapshot: str, below: str = "") -> list[StoredFile]:
+        """See `Environments.stored`."""
+        content = sorted(self._world.snapshots[snapshot].items())
+        start = f"{below}/" if below else ""
+        return [StoredFile(n, len(t), t) for n, t in content if n.startswith(start)]
+
+    async def stored_file(self, snapshot: str, path: str) -> AsyncIterator[bytes]:
+        """See `Environments.stored_file`."""
+        yield self._world.snapshots[snapshot][path].encode()
 
 
 def apply(content: dict[str, str], step: list[str]) -> None:

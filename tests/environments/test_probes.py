@@ -8,7 +8,7 @@ import pytest
 
 from perdure.core.agent import EnvironmentSpec
 from perdure.environments.probes import MUST_GET_THROUGH, control_gaps, selftest
-from perdure.ports.sandbox import Sandbox
+from perdure.ports.sandbox import Sandbox, StoredFile
 from tests.environments.doubles import bubblewrap, needs_sandbox, process
 
 in_sandbox = needs_sandbox()
@@ -52,6 +52,14 @@ class InPlace:
     def snapshots(self) -> AsyncIterator[str]:
         """See `Environments.snapshots`."""
         return self._inner.snapshots()
+
+    async def stored(self, snapshot: str, below: str = "") -> list[StoredFile]:
+        """See `Environments.stored`."""
+        return await self._inner.stored(snapshot, below)
+
+    def stored_file(self, snapshot: str, path: str) -> AsyncIterator[bytes]:
+        """See `Environments.stored_file`."""
+        return self._inner.stored_file(snapshot, path)
 
 
 @pytest.mark.sandbox

@@ -17,7 +17,15 @@ from perdure.core.errors import InvalidRequest, Unavailable, error_info
 from perdure.ports.tool import Pins, Tool, ToolContext, ToolFailed, ToolOutput
 from perdure.tools.mcp.connection import Connection, NotSentError
 from perdure.tools.mcp.mapping import effect_of, names_of, sendable, spec_of
-from perdure.tools.mcp.transports import CONNECT_S, Http, Stdio, Transport, Value
+from perdure.tools.mcp.transports import (
+    CONNECT_S,
+    Carrier,
+    Http,
+    Stdio,
+    Token,
+    Transport,
+    Value,
+)
 from perdure.tools.mcp_pins import MemoryPins
 
 NAME: Final = re.compile(r"^[a-zA-Z0-9-]+(_[a-zA-Z0-9-]+)*$")
@@ -30,7 +38,8 @@ class McpToolset:
     Give either `command` (with `args` and `env`) or `url` (with `headers`). `effects` says
     what the server's own hints do not, by the server's tool name; `allow` is a list of globs over
     those names. `pins` remembers accepted definitions; without it they are kept in memory only.
-    `retry` and `on_error` say what is done about calls that fail, see `ToolSpec`.
+    `retry` and `on_error` say what is done about calls that fail, see `ToolSpec`. `token` is asked
+    for a bearer token before each request to a `url`, and `carrier` makes the transport for it.
     """
 
     def __init__(  # noqa: PLR0913  # each is an option by name, and most are never given
@@ -48,6 +57,8 @@ class McpToolset:
         timeout_s: float = 300.0,
         retry: RetryPolicy | None = None,
         on_error: OnError = "model",
+        token: Token | None = None,
+        carrier: Carrier | None = None,
     ) -> None:
         self.name = name
         self._retry = retry
@@ -63,7 +74,7 @@ class McpToolset:
         if command:
             self._transport: Transport = Stdio(command, args, env or {})
         else:
-            self._transport = Http(url, headers or {})
+            self._transport = Http(url, headers or {}, token, carrier)
 
     async def open(self) -> tuple[Tool, ...]:
         """Connect, list, and return the tools whose definition is in force."""

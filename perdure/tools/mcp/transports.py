@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from perdure.core.errors import PerdureError
 from perdure.core.secrets import Secret
 
 GUARD: Final = str(Path(__file__).with_name("_guard.py").resolve())
@@ -16,6 +17,10 @@ STDERR_KEPT: Final = 2000
 CONNECT_S: Final = 30.0
 
 Value = str | Secret
+Token = Callable[[], Awaitable[Secret]]
+"""Gives the bearer token for the next request. Raises `PerdureError` when there is none."""
+Carrier = Callable[[], Any]
+"""Makes the transport of an HTTP client: one that is particular about where it connects to."""
 
 
 class Transport(Protocol):
@@ -89,9 +94,17 @@ class Stdio:
 class Http:
     """A server at a URL, by streamable HTTP."""
 
-    def __init__(self, url: str, headers: Mapping[str, Value]) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, Value],
+        token: Token | None = None,
+        carrier: Carrier | None = None,
+    ) -> None:
         self._url = url
         self._headers = headers
+        self._token = token
+        self._carrier = carrier
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[Any]:
@@ -103,7 +116,12 @@ class Http:
             httpx2.AsyncClient(
                 headers={name: _plain(value) for name, value in self._headers.items()},
                 timeout=httpx2.Timeout(CONNECT_S, read=None),
-                event_hooks={"response": [_refuse_what_is_no_answer]},
+                event_hooks={
+                    "request": [self._authorise],
+                    "response": [_refuse_what_is_no_answer],
+                },
+                transport=self._carrier() if self._carrier else None,
+                trust_env=self._carrier is None,
             ) as http,
             streamable_http_client(self._url, http_client=http) as streams,
         ):
@@ -113,10 +131,25 @@ class Http:
         """Only an error from before the first byte proves it, or a refusal to look at any."""
         import httpx2
 
-        return isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | SessionGoneError)
+        before = httpx2.ConnectError | httpx2.ConnectTimeout | SessionGoneError | NoTokenError
+        return isinstance(error, before)
 
     def said(self) -> str:
         return ""
+
+    async def _authorise(self, request: Any) -> None:
+        """Put the token of this moment into a request."""
+        if self._token is None:
+            return
+        try:
+            token = await self._token()
+        except PerdureError as error:
+            raise NoTokenError(error.message) from None
+        request.headers["authorization"] = f"Bearer {token.reveal()}"
+
+
+class NoTokenError(Exception):
+    """There is nothing to authorise us with: nothing was sent."""
 
 
 class SessionGoneError(Exception):
