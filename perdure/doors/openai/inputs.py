@@ -8,7 +8,7 @@ calls that the session itself waits for are answers; user messages at the end be
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from perdure.core.content import (
     Content,
@@ -236,7 +236,7 @@ def _listed(item: Json) -> Json:
     return {**item, "role": role, "content": content, "status": item.get("status") or "completed"}
 
 
-_PREFIXES = {
+_PREFIXES: Final[Mapping[str, str]] = {
     "message": "msg",
     "reasoning": "rs",
     "function_call": "fc",

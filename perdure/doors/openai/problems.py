@@ -24,8 +24,10 @@ _TYPES: Final[Mapping[int, str]] = {
 class Wording(PerdureError):
     """An error whose words a client program looks at: they are sent exactly as they are."""
 
-    def __init__(self, status: int, message: str, *, code: str = "", param: str = "") -> None:
-        super().__init__(code or _TYPES.get(status, "server_error"), message)
+    def __init__(
+        self, status: int, message: str, *, code: str = "", param: str = "", retry: bool = False
+    ) -> None:
+        super().__init__(code or _TYPES.get(status, "server_error"), message, retryable=retry)
         self.status = status
         self.param = param
 
@@ -44,8 +46,8 @@ def problem(error: PerdureError, request_id: str) -> Response:
     status = error.status if isinstance(error, Wording) else status_of(error)
     headers = {"x-request-id": request_id}
     if status == 409:
-        # The SDKs take a conflict for something that passes; ours never does by itself.
-        headers["x-should-retry"] = "false"
+        # The SDKs take a conflict for something that passes; most of ours do not.
+        headers["x-should-retry"] = "true" if error.retryable else "false"
     if isinstance(error, Unavailable) and error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     return JSONResponse(body_of(error), status, headers)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from msgspec.structs import replace
 from starlette.responses import JSONResponse, Response
 
 from perdure.core.errors import PerdureError
@@ -60,7 +61,11 @@ async def delete(call: Call) -> Response:
     now = await Reader(call.engine).now(record)
     if now["status"] in ("queued", "in_progress") and not record.conversation:
         await Session(call.engine, record.session).interrupt(by=call.principal.id)
-    await Maker(call).records.delete(record.id)
+    records = Maker(call).records
+    if record.conversation:  # its items stay there, and look as they did
+        await records.put(record.id, replace(record, stored=False, inputs=[], final=None))
+    else:
+        await records.delete(record.id)
     return JSONResponse({"id": record.id, "object": "response", "deleted": True})
 
 

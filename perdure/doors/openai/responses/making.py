@@ -249,7 +249,10 @@ class Maker:
         # The answers, and what is said beside them, reach the model as such: here they are listed.
         seen = AddItems(by=self._by, brought=entering.brought(listed, told, read=False))
         letters = [(seen, f"items:{name}")] if listed else []
-        return [*letters, *self._letters(name, told.state, words)]
+        *answers, begin = self._letters(name, told.state, words)
+        # The turn goes on with the last answer: by then it must be known whose response it is.
+        answers.sort(key=lambda letter: not isinstance(letter[0], Say))
+        return [*letters, begin, *answers]
 
     def _approvals(self, name: str, state: State, given: Mapping[str, tuple[bool, str]]) -> Letters:
         """Return the decisions. What nobody decides about is denied, or nothing could go on."""

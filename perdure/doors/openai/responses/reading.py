@@ -93,7 +93,7 @@ class Reader:
         if record.until:
             return
         kept = await self._records.find(record.id)
-        if kept is not None and not kept.stored:
+        if kept is not None and not kept.stored and not kept.conversation:
             await self._records.delete(record.id)
         elif kept is not None and not kept.until:
             await self._records.put(record.id, replace(kept, final=final, until=until))

@@ -83,6 +83,7 @@ class Rendering:
         self._completed_at: int | None = None
         self._input = 0  # the seq of our input, once it was taken
         self._active = False
+        self._owed: set[str] = set()  # what the client is just about to answer
 
     def begin(self) -> list[Json]:
         """Return the events that every stream starts with."""
@@ -120,6 +121,9 @@ class Rendering:
             case e.InputAccepted(key=key) if key == key_of(self.record.id):
                 self._input = event.seq
                 self._active = self._active or state.turn is not None
+                self._owed = set(state.actions)
+            case e.SessionUpdated():
+                self._items.feed(event)  # under which definition our turn will run
             case e.TurnStarted(input=seq) if seq == self._input:
                 self._active = True
             case _:
@@ -283,7 +287,7 @@ class Rendering:
                 return self._finish(event, status, error)
             case e.SessionParked(error=error):
                 return self._finish(event, "failed", error)
-            case _ if waits_for_client(state):
+            case _ if waits_for_client(state) and not self._owed & set(state.actions):
                 return self._finish(event, "completed", None)
             case _:
                 return []
