@@ -19,9 +19,9 @@ from perdure.core import events as e
 from perdure.core.agent import AgentSpec
 from perdure.doors.documents import Documents
 from perdure.doors.openai.responses.reading import Reader
-from perdure.doors.openai.responses.records import KIND, ResponseRecord
-from perdure.doors.openai.responses.rendering import key_of
 from perdure.doors.openai.responses.wishes import NAME
+from perdure.doors.openai.turns.records import KIND, ResponseRecord
+from perdure.doors.openai.turns.rendering import key_of
 from perdure.doors.principals import Principal
 from perdure.doors.settings import ServerSettings
 from perdure.engine.kit import Bounds

@@ -23,7 +23,7 @@ from perdure.doors.openai.conversations.records import (
 )
 from perdure.doors.openai.conversations.story import Entry
 from perdure.doors.openai.problems import Wording
-from perdure.doors.openai.responses.rendering import waits_for_client
+from perdure.doors.openai.turns.rendering import waits_for_client
 from perdure.engine.session import Session
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ from perdure.core.state import State
 from perdure.core.timeline import effective
 from perdure.doors.documents import Documents
 from perdure.doors.openai.conversations.story import Story
-from perdure.doors.openai.responses.records import KIND, ResponseRecord
+from perdure.doors.openai.turns.records import KIND, ResponseRecord
 from perdure.engine.journal import follow
 from perdure.engine.runtime import Engine
 from perdure.engine.session import Session

@@ -16,9 +16,9 @@ from perdure.core.events import Event
 from perdure.core.state import State
 from perdure.doors.openai.conversations import shapes
 from perdure.doors.openai.happenings import Done, Items
-from perdure.doors.openai.responses.items import item_json
-from perdure.doors.openai.responses.records import ResponseRecord
-from perdure.doors.openai.responses.rendering import Rendering, key_of
+from perdure.doors.openai.turns.items import item_json
+from perdure.doors.openai.turns.records import ResponseRecord
+from perdure.doors.openai.turns.rendering import Rendering, key_of
 
 Json = dict[str, Any]
 Place = tuple[int, int]  # the event an item entered the transcript with, and which one of those

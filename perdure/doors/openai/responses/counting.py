@@ -14,9 +14,9 @@ from perdure.core.state import State
 from perdure.doors.http import Call
 from perdure.doors.openai import inputs, outputs
 from perdure.doors.openai.problems import Wording
-from perdure.doors.openai.responses.items import usage_json
 from perdure.doors.openai.responses.making import Maker, conversation_id
 from perdure.doors.openai.tools import declared
+from perdure.doors.openai.turns.items import usage_json
 from perdure.engine.session import Session
 from perdure.ports.model import ModelRequest
 from perdure.wire.history import estimate

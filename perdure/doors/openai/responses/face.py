@@ -13,7 +13,7 @@ from perdure.doors.openai.problems import Wording, body_of
 from perdure.doors.openai.responses.counting import compact, input_tokens
 from perdure.doors.openai.responses.making import Maker
 from perdure.doors.openai.responses.reading import Reader
-from perdure.doors.openai.responses.records import ResponseRecord
+from perdure.doors.openai.turns.records import ResponseRecord
 from perdure.engine.session import Session
 
 Json = dict[str, Any]

@@ -26,10 +26,10 @@ from perdure.doors.openai.conversations import entering
 from perdure.doors.openai.conversations.keeping import Conversations, locked
 from perdure.doors.openai.conversations.reading import Told
 from perdure.doors.openai.problems import Wording
-from perdure.doors.openai.responses.records import KIND, TRIES, ResponseRecord, Try
-from perdure.doors.openai.responses.rendering import action_of, key_of, waits_for_client
 from perdure.doors.openai.responses.wishes import definition
 from perdure.doors.openai.tools import Declared, declared
+from perdure.doors.openai.turns.records import KIND, TRIES, ResponseRecord, Try
+from perdure.doors.openai.turns.rendering import action_of, key_of, waits_for_client
 from perdure.engine import branching
 from perdure.engine.journal import load
 from perdure.engine.session import Session

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from perdure.core.errors import PerdureError
 from perdure.core.events import Event
 from perdure.doors.documents import Documents
-from perdure.doors.openai.responses.records import KIND, ResponseRecord
-from perdure.doors.openai.responses.rendering import Rendering
+from perdure.doors.openai.turns.records import KIND, ResponseRecord
+from perdure.doors.openai.turns.rendering import Rendering
 from perdure.engine.journal import follow
 from perdure.engine.runtime import Engine
 from perdure.engine.session import Session

@@ -11,7 +11,7 @@ was begun is a response like any other, and can be fetched.
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -27,7 +27,7 @@ from perdure.doors.openai import inputs
 from perdure.doors.openai.problems import Wording, body_of
 from perdure.doors.openai.responses.making import Maker, open_calls
 from perdure.doors.openai.responses.reading import Reader
-from perdure.doors.openai.responses.records import ResponseRecord
+from perdure.doors.openai.turns.records import ResponseRecord
 from perdure.doors.principals import Identify
 from perdure.doors.services import Services
 from perdure.engine.session import Session
@@ -74,13 +74,25 @@ def socket_routes(prefix: str, services: Services, identify: Identify) -> list[B
             await websocket.send_text(json.dumps(_error(error)))
             await websocket.close(_POLICY)
             return
-        await Connection(websocket, call).run()
+        limits, key = services.limits, call.principal.id
+
+        async def admit() -> None:
+            """Look anew at each request: a key may be revoked while its connection stands."""
+            limits.admit((await identify(token_of(websocket.headers))).id)
+
+        limits.begin_stream(key)
+        try:
+            await Connection(websocket, call, admit).run()
+        finally:
+            limits.end_stream(key)
 
     return [WebSocketRoute(prefix + PATH, answer)]
 
 
 async def _call(websocket: WebSocket, services: Services, identify: Identify) -> Call:
+    services.limits.check_head(websocket)
     principal = await identify(token_of(websocket.headers))
+    services.limits.check_streams(principal.id)
     if not principal.may("operator"):
         raise Forbidden("E-ROLE", "This needs the role operator.")
     engine = await services.projects.engine(principal.project)
@@ -92,8 +104,11 @@ async def _call(websocket: WebSocket, services: Services, identify: Identify) ->
 class Connection:
     """One client's connection."""
 
-    def __init__(self, websocket: WebSocket, call: Call) -> None:
+    def __init__(
+        self, websocket: WebSocket, call: Call, admit: Callable[[], Awaitable[None]]
+    ) -> None:
         self._socket = websocket
+        self._admit = admit
         self._call = call
         self._sending = asyncio.Lock()
         self._lanes: dict[str, Lane] = {}
@@ -125,6 +140,11 @@ class Connection:
             await self._refuse(InvalidRequest("E-BODY-JSON", "A frame is a JSON object."), "")
             return
         lane = str(event.get("stream_id") or "")
+        try:
+            await self._admit()
+        except PerdureError as error:
+            await self._refuse(error, lane)
+            return
         match event.get("type"):
             case "response.create":
                 await self._queue(event, lane)

@@ -24,7 +24,7 @@ from perdure.doors.openai.happenings import (
     Words,
 )
 from perdure.doors.openai.outputs import sealed
-from perdure.doors.openai.responses.items import (
+from perdure.doors.openai.turns.items import (
     error_json,
     item_json,
     shell_output_json,
@@ -32,7 +32,7 @@ from perdure.doors.openai.responses.items import (
     text_part,
     usage_json,
 )
-from perdure.doors.openai.responses.records import ResponseRecord
+from perdure.doors.openai.turns.records import ResponseRecord
 
 Json = dict[str, Any]
 
