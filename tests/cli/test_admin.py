@@ -27,7 +27,7 @@ def test_a_key_expires_and_is_revoked(shell: Shell) -> None:
     assert (
         "viewer in shop, until" in shell.perdure(*new, "--role", "viewer", "--expires", "30d").out
     )
-    id = shell.perdure(*new, "--json").lines[0]["id"]
+    name = shell.perdure(*new, "--json").lines[0]["id"]
     assert "revoked" in shell.perdure("admin", "keys", "revoke", name[:12]).out
     again = shell.perdure("admin", "keys", "revoke", name, "--json").lines[0]
     assert again["revoked_at_us"]
