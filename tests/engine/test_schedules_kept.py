@@ -246,3 +246,16 @@ def test_a_plain_script_keeps_schedules_too(tmp_path: Path) -> None:
         assert not runtime.resume_schedule("nightly").paused
         runtime.remove_schedule("nightly")
         assert runtime.schedules() == []
+
+
+async def test_a_session_for_all_runs_that_was_closed_is_told() -> None:
+    clock = FakeClock(START - 1)
+    async with node(await MemoryHarness().open(), clock) as engine:
+        await engine.schedules.add(nightly(session="log"))
+        await (await engine.session("log", agent_of())).close(by="anna")
+        for hour in range(2):
+            clock.set(START + hour * HOUR)
+            await engine.schedules.tick()
+            schedule = await engine.schedules.get("nightly")
+            assert schedule.error.startswith("E-SESSION-CLOSED"), "and it does not try for ever"
+            assert (schedule.due, len(schedule.runs)) == ((), hour + 1)
