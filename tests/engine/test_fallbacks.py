@@ -147,7 +147,7 @@ async def test_lists_know_what_the_fallback_cost(stage: Stage) -> None:
     async def rows(engine: object) -> list[SessionRow]:
         return await engine.sessions()  # type: ignore[attr-defined,no-any-return]
 
-    (row,) = await stage.on(stage.processes[-1], rows)  # type: ignore[arg-type]
+    (row,) = await stage.on(stage.processes[-1], rows)
     costs = [p.usage.cost_micro_usd or 0 for p in stage.payloads(e.ModelResponded)]
     assert row.micro_usd == sum(costs) > 0
 
