@@ -149,7 +149,9 @@ class Schedules:
 
     async def run(self) -> None:
         """Fire what is due for as long as it is let. Never raises what a store does."""
-        while True:
+        task = asyncio.current_task()
+        # A store that fails while we are being cancelled must not make us forget it.
+        while task is None or not task.cancelling():
             wait_s = self._host.kit.bounds.poll_s
             with contextlib.suppress(PerdureError):
                 next_us = await self.tick()

@@ -105,15 +105,22 @@ def nightly(**more: Any) -> Schedule:
 
 
 async def settle(engine: Engine) -> None:
-    """Fire what is due until all of it has begun and all sessions are at rest."""
-    while True:
-        await engine.schedules.tick()
-        for row in await engine.sessions():
-            async for _ in Session(engine, row.id).watch():
-                pass
-        due = [fire for each in await engine.schedules.all() for fire in each.due]
-        if not due:
-            return
+    """Fire what is due until all of it has begun and all sessions are at rest.
+
+    The look at unfinished runs goes on meanwhile: it takes over from a process that dies now.
+    """
+    firing = asyncio.create_task(engine.schedules.run())
+    try:
+        while True:
+            await engine.schedules.tick()
+            for row in await engine.sessions():
+                async for _ in Session(engine, row.id).watch():
+                    pass
+            if not any(each.due for each in await engine.schedules.all()):
+                return
+    finally:
+        firing.cancel()
+        await asyncio.gather(firing, return_exceptions=True)
 
 
 async def until_dead(store: Dying, engine: Engine) -> None:
