@@ -164,14 +164,25 @@ async def two_nights(
         await there.schedules.add(plan)
         clock.set(START)
         dying = Dying(first, harness, at, after=after)
-        async with node(dying, clock, firing, seed=2) as engine:
-            both = [until_dead(dying, engine)] + ([settle(there)] if beside else [])
-            await asyncio.gather(*both)
-            count = dying.count
+        engine = await engine_on(dying, clock, seed=2).__aenter__()
+        engine.schedules = firing(engine)
+        await engine.register(agent_of())
+        both = [until_dead(dying, engine)] + ([settle(there)] if beside else [])
+        await asyncio.gather(*both)
+        count = dying.count
+        await put_away(engine)
         await settle(there)
         clock.set(START + HOUR + 1)
         await settle(there)
         return await told(second), count
+
+
+async def put_away(engine: Engine) -> None:
+    """Close an engine, by force where its store is dead and answers nothing any more."""
+    closing = asyncio.create_task(engine.close())
+    while not (await asyncio.wait({closing}, timeout=0.5))[0]:
+        closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
 
 
 def harness_of(kind: str, folder: Path) -> Harness:
