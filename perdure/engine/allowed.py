@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from perdure.core.agent import ToolSpec
-from perdure.core.grants import Grant, first_covering
+from perdure.core.grants import Asked, Grant, first_covering
+from perdure.core.policy import asking
 from perdure.core.state import CallState
 from perdure.engine.grants import rules_for
 from perdure.engine.work import Work
@@ -19,11 +20,12 @@ async def allowed_before(
     """
     # A replay waits here until its record has come to this call, and only then asks for the time.
     rules = await work.rules(call.call.id) if work.rules is not None else None
-    agent, now_us = work.state.spec.name, work.kit.clock.now_us()
+    now_us, pinned = work.kit.clock.now_us(), work.state.spec
+    asked = Asked(pinned.name, asking(spec, pinned.permissions))
     own = [grant for grant in work.state.grants.values() if grant.scope == "session"]
-    found = first_covering(own, spec, agent, arguments, now_us)
+    found = first_covering(own, spec, asked, arguments, now_us)
     if found is not None:
         return found
     if rules is None:
         rules = await rules_for(work.kit.store, work.state)
-    return first_covering(rules, spec, agent, arguments, now_us)
+    return first_covering(rules, spec, asked, arguments, now_us)

@@ -19,6 +19,7 @@ from perdure.core.codec import Reader, encode
 from perdure.core.conditions import parse
 from perdure.core.errors import Conflict, InvalidRequest, NotFound, PerdureError
 from perdure.core.grants import Grant
+from perdure.core.policy import asking
 from perdure.core.state import ActionState, State
 from perdure.engine.journal import events_of, load
 from perdure.ports.store import Doc, Store
@@ -183,6 +184,7 @@ def made(
         until_us=until_us,
         by=by,
         made_at_us=now_us,
+        asks=asking(spec, state.spec.permissions) if spec else "",
     )
 
 

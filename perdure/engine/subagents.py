@@ -104,7 +104,12 @@ class Subagent:
         while True:
             try:
                 return await self._attended(trees, name, task, context)
-            except Unavailable:
+            except Unavailable as error:
+                if error.code == "E-STORE-CLOSED":
+                    raise  # this process has let go; the next one attends to the child
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise asyncio.CancelledError from error  # it came while the store was away
                 await asyncio.sleep(trees.owner.kit.bounds.poll_s)
 
     async def _attended(
