@@ -107,8 +107,8 @@ class Subagent:
             except Unavailable as error:
                 if error.code == "E-STORE-CLOSED":
                     raise  # this process has let go; the next one attends to the child
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                mine = asyncio.current_task()
+                if mine is not None and mine.cancelling():
                     raise asyncio.CancelledError from error  # it came while the store was away
                 await asyncio.sleep(trees.owner.kit.bounds.poll_s)
 
