@@ -113,10 +113,12 @@ async def settle(engine: Engine) -> None:
     try:
         while True:
             await engine.schedules.tick()
+            # Asked before the sessions are looked at: who dies in between leaves a message there.
+            begun = not any(each.due for each in await engine.schedules.all())
             for row in await engine.sessions():
                 async for _ in Session(engine, row.id).watch():
                     pass
-            if not any(each.due for each in await engine.schedules.all()):
+            if begun:
                 return
     finally:
         firing.cancel()
