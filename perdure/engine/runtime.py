@@ -311,19 +311,17 @@ class Engine:
 
     async def _poll(self) -> None:
         """Notice what other processes did: letters for sessions driven here, events to follow."""
-        again = False
         while True:
             try:
-                if not await self.kit.store.changed(self.kit.bounds.poll_s) and not again:
+                changed = await self.kit.store.changed(self.kit.bounds.poll_s)
+                if not changed and not self.trees.restless:
                     continue
                 self.hub.nudge()
                 for session_id in await self.kit.store.mailboxes():
                     if session_id in self._drivers or session_id in self.trees.awaited:
                         self.wake(session_id)
-                strayed = await self.trees.strayed()
-                for session_id in strayed:
+                for session_id in await self.trees.strayed():
                     self.wake(session_id)
-                again = bool(strayed)  # whoever took their letters may still hold them
             except PerdureError:
                 await asyncio.sleep(self.kit.bounds.poll_s)
 

@@ -12,7 +12,7 @@ from contextlib import aclosing, contextmanager, suppress
 from typing import Final, Protocol
 
 from perdure.core import events as e
-from perdure.core.errors import Conflict, NotFound, PerdureError
+from perdure.core.errors import Conflict, NotFound, PerdureError, Unavailable
 from perdure.core.events import Event, InputKind
 from perdure.core.inbox import Close, Post, Say
 from perdure.core.state import State
@@ -48,6 +48,7 @@ class Trees:
         self._roots: dict[str, str] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._busy: Counter[str] = Counter()
+        self.restless = False  # whether `strayed` is to be asked again though nothing was written
 
     async def at_home(self, session: str) -> bool:
         """Whether this process may work on the session: it, or the root of its tree, is ours."""
@@ -67,6 +68,7 @@ class Trees:
         ledger = self._ledgers.get(root)
         if ledger is None:
             ledger = self._ledgers[root] = await self._rebuilt(state)
+            self.restless = True
         ledger.enter(state)
         return ledger
 
@@ -77,6 +79,19 @@ class Trees:
             self._ledgers.pop(session, None)
         elif root in self._ledgers:
             self._ledgers[root].leave(session)
+
+    async def strayed(self) -> list[str]:
+        """Return the sessions below ours that have work which nobody does: another process took
+        letters for them, or died over them. What they ask for is ours to do.
+        """
+        self.restless, found = False, list[str]()
+        for ledger in list(self._ledgers.values()):
+            for session, seq in ledger.asleep():
+                row = await self.owner.kit.store.session(session)
+                if row is not None and row.seq > seq:
+                    found.append(session)
+        self.restless = self.restless or bool(found)  # another process may still hold them
+        return found
 
     def below(self, root: str) -> list[str]:
         """Return the sessions below `root` that this process works on."""
@@ -166,12 +181,21 @@ class Trees:
         session = Session(self.owner, child)
         self.awaited[child] += 1
         try:
-            with suppress(NotFound):
-                await self._stop(session, await session.state(), f"session {by}")
-        except PerdureError:
-            return  # nobody can drive it here, so nothing of it runs here
+            await self._ended(session, f"session {by}")
         finally:
             self._forget(child)
+
+    async def _ended(self, session: Session, by: str) -> None:
+        """End a child's turns, however long the store is away or full: it may still run."""
+        while True:
+            try:
+                with suppress(NotFound):
+                    await self._stop(session, await session.state(), by)
+                return
+            except Unavailable:
+                await asyncio.sleep(self.owner.kit.bounds.poll_s)
+            except PerdureError:
+                return  # nobody can drive it here, so nothing of it runs here
 
     async def _stop(self, session: Session, state: State, by: str) -> None:
         if state.closed:
