@@ -66,6 +66,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         self._timer_count = 0
         self._aside: list[tuple[Owner, asyncio.Handle]] = []
         self._burying = False
+        self._owners: list[Owner] = []  # of the tasks
         self._tasks: list[asyncio.Task[Any]] = []  # a dead process's tasks must not be collected
         self.set_task_factory(self._make_task)
 
@@ -92,7 +93,15 @@ class SimLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
         self._tasks.append(task)
+        context: Context | None = options.get("context")
+        self._owners.append(_OWNER.get() if context is None else context.get(_OWNER, _NOBODY))
         return task
+
+    def pending(self, prefix: str) -> list[str]:
+        """Return the names of tasks of the living that begin with `prefix` and have not ended."""
+        both = zip(self._tasks, self._owners, strict=True)
+        alive = [task.get_name() for task, owner in both if owner.alive and not task.done()]
+        return [name for name in alive if name.startswith(prefix)]
 
     def call_soon(
         self,
