@@ -225,7 +225,9 @@ class Engine:
         try:
             driver.guest = not await self.trees.at_home(session_id)
             await driver.run()
-            if driver.guest:
+            if driver.guest and self.trees.awaited[session_id]:
+                again = True  # its tree became ours meanwhile, and the work is ours
+            elif driver.guest:
                 self.hub.fail(session_id, elsewhere(session_id))
         except (LeaseLost, StaleAppend):
             again = True  # if another process works on it now, that will say so
