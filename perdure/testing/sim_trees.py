@@ -6,7 +6,7 @@ anybody in a tree, decide for anybody, and stop, pause or close what they like.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace as replace_faults
 from random import Random
 from typing import Final
 
@@ -23,7 +23,7 @@ from perdure.engine.kin import SOURCE
 from perdure.engine.session import Session
 from perdure.engine.subagents import Subagent, subagent
 from perdure.ports.model import ModelRequest
-from perdure.testing.faults import FaultPlan, Process
+from perdure.testing.faults import FaultPlan, Process, draw_faults
 from perdure.testing.sim_disks import Disk
 from perdure.testing.sim_model import SimModel, plan
 from perdure.testing.sim_tools import NAMES, AgentPlan, SimTool
@@ -130,7 +130,9 @@ class Trees(Simulation):
     def __init__(
         self, seed: int, loop: SimLoop, disk: Disk, build: Build, faults: FaultPlan | None
     ) -> None:
-        super().__init__(seed, loop, disk, build, faults)
+        # No store takes sessions from the living. One that did would have to take whole trees.
+        drawn = draw_faults(Random(seed + 2_000_003)) if faults is None else faults
+        super().__init__(seed, loop, disk, build, replace_faults(drawn, expiry=0.0))
         dice = Random(seed + 5_000_011)
         self.sessions = self.sessions[:2]
         self.roots = tuple(self.sessions)
@@ -180,7 +182,7 @@ class Trees(Simulation):
     def _family(self, process: Process, root: str) -> Agent:
         below: Agent | None = None
         plans = self.family_plans[root]
-        for level in reversed(plans):
+        for level in reversed(list(plans)):
             drawn = plans[level]
             tools: list[SimTool | Subagent] = [SimTool(self.world, process, n) for n in drawn.tools]
             if below is not None:
@@ -209,12 +211,6 @@ class Trees(Simulation):
     def fits(tool: SimTool | Subagent, drawn: TreePlan) -> bool:
         """Whether an agent can have the tool."""
         return drawn.environment != "none" or not tool.spec.environment
-
-    def _expire(self, session: str, living: list[Process]) -> None:
-        """A process that is taken for dead loses a tree as a whole."""
-        root = session.partition(".")[0]
-        for user in self.family(root):
-            super()._expire(user.session, living)
 
     def user(self, session: str) -> TreeUser:
         """Return the person at a session."""

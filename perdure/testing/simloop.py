@@ -50,6 +50,19 @@ class Runaway(SimulationStuck):
     """More callbacks ran than any sensible run needs."""
 
 
+class SimTask(asyncio.Task[Any]):
+    """A task whose place in a set follows from its number, not from where in memory it lies:
+    asyncio cancels the tasks of a group in the order of a set.
+    """
+
+    def __init__(self, work: Any, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(work, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class SimLoop(asyncio.SelectorEventLoop):
     """See the module. `disorder` 0 keeps asyncio's own order; 1 draws every callback by lot."""
 
@@ -91,7 +104,7 @@ class SimLoop(asyncio.SelectorEventLoop):
     def _make_task(
         self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any
     ) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
+        task = SimTask(work, len(self._tasks), loop=loop, **options)
         self._tasks.append(task)
         context: Context | None = options.get("context")
         self._owners.append(_OWNER.get() if context is None else context.get(_OWNER, _NOBODY))
