@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -22,10 +23,12 @@ from perdure.cli.opened import Opened, opened
 from perdure.cli.places import Ref
 from perdure.cli.screen import Screen
 from perdure.cli.show import parsed
+from perdure.cli.text import one_line
 from perdure.core.agent import AgentSpec
 from perdure.core.errors import InvalidRequest
 from perdure.core.events import Event, SessionCreated, SessionForked, SessionUpdated
 from perdure.engine.answers import last_open
+from perdure.engine.branching import before_message
 from perdure.engine.session import Session
 
 
@@ -37,6 +40,7 @@ class Branch:
     model: str = ""
     agent: str = ""
     name: str = ""
+    edit: str = ""
 
 
 def fork(typed: str, branch: Branch, *, yes: bool, json: bool) -> int:
@@ -48,10 +52,11 @@ def fork(typed: str, branch: Branch, *, yes: bool, json: bool) -> int:
     if branch.at is not None and branch.at < 1:
         raise InvalidRequest("E-USAGE", "Events are counted from 1.", "perdure show ID --events")
     at = branch.at or seq
-    cut = opened(lambda place: _look(place, name, at))
+    cut = opened(lambda place: _look(place, name, at, edit=bool(branch.edit)))
     if not json:
         _announce(screen, cut, branch)
-    given = "".join(f" --{k} {v}" for k in ("model", "agent", "name") if (v := getattr(branch, k)))
+    options = ("model", "agent", "name", "edit")
+    given = "".join(f" --{k} {quote(v)}" for k in options if (v := getattr(branch, k)))
     command = f"perdure fork {cut.now.id} --at {cut.plan.at}{given} --yes"
     status = agreed(screen, cut, "Make the fork?", command, yes=yes)
     if status is not None:
@@ -67,10 +72,14 @@ def fork(typed: str, branch: Branch, *, yes: bool, json: bool) -> int:
     return 0
 
 
-async def _look(place: Opened, name: str, at: int | None) -> Cut:
+async def _look(place: Opened, name: str, at: int | None, *, edit: bool) -> Cut:
     session = await place.session(name)
     state = await session.state()
-    return await cut_at(place, session, at or await last_open(session, state), same=False)
+    seq = at or await last_open(session, state)
+    if edit:
+        store = (await place.runtime.engine()).kit.store
+        seq = await before_message(store, session.id, seq)
+    return await cut_at(place, session, seq, same=False)
 
 
 def _announce(screen: Screen, cut: Cut, branch: Branch) -> None:
@@ -81,6 +90,8 @@ def _announce(screen: Screen, cut: Cut, branch: Branch) -> None:
     screen.line(
         "  " + screen.bold(title) + "  " + screen.dim(f"{who} · {branch.model or spec.model}")
     )
+    if branch.edit:
+        screen.line("    its next message  " + one_line(branch.edit))
     screen.line()
     show_cut(screen, cut, _files(cut), branch.model)
     if is_unsafe(cut):
@@ -103,7 +114,10 @@ async def _fork(place: Opened, cut: Cut, branch: Branch) -> str:
     known = place.places.ref(session.id)
     spec = await _definition(place, session, cut, branch, known)
     name = branch.name or None
-    made = await session.fork(cut.plan.at, name=name, agent=spec, by=whoami())
+    at = cut.plan.at
+    if branch.edit:  # the message behind this moment is the one said anew
+        at = cut.plan.at + 1
+    made = await session.fork(at, name=name, agent=spec, edit=branch.edit or None, by=whoami())
     limits = cut.state.limits
     if spec is not None and not branch.agent and spec.limits != limits:
         await _limit(made, SessionUpdated(by=whoami(), limits=limits))
