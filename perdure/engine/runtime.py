@@ -77,6 +77,7 @@ class Engine:
     async def close(self) -> None:
         """Stop driving, close toolsets and the store."""
         self._closing = True
+        self.trees.closing.set()
         tasks = [*self._own, *(task for _, task in self._drivers.values())]
         for task in tasks:
             task.cancel()
@@ -228,6 +229,7 @@ class Engine:
             if driver.guest and self.trees.awaited[session_id]:
                 again = True  # its tree became ours meanwhile, and the work is ours
             elif driver.guest:
+                again = driver.left_work  # whoever owns the tree may be letting go of it just now
                 self.hub.fail(session_id, elsewhere(session_id))
         except (LeaseLost, StaleAppend):
             again = True  # if another process works on it now, that will say so
@@ -261,15 +263,20 @@ class Engine:
 
     async def create(self, created: e.SessionCreated) -> None:
         """Write session.created, unless somebody else does at the same moment."""
-        claim = await self.kit.store.claim(created.session)
         try:
-            if claim.seq == 0:
-                journal = await Journal.open(self.kit, claim)
-                journal.append(created)
-                await journal.durable()
-                await journal.close()
-        finally:
-            await self.kit.store.release(claim)
+            claim = await self.kit.store.claim(created.session)
+            try:
+                if claim.seq == 0:
+                    journal = await Journal.open(self.kit, claim)
+                    journal.append(created)
+                    await journal.durable()
+                    await journal.close()
+            finally:
+                await self.kit.store.release(claim)
+        except Unavailable:
+            # It may be ours now with nobody at work: a driver lets go of it when it can.
+            self.wake(created.session)
+            raise
 
     async def _drift(self, session: Session, spec: AgentSpec, *, adopt: bool) -> None:
         state, _, _ = await load(self.kit.store, session.id)

@@ -92,7 +92,9 @@ class Subagent:
         except asyncio.CancelledError:
             if not work.interrupting:
                 raise  # this process lets go: the child is taken up again
-            await trees.stop(name, work.state.id)
+            if not await trees.stop(name, work.state.id):
+                work.interrupting = False  # nothing is written down: it is not stopped
+                raise
             return _stopped(self.name, name)
 
     async def _patiently(

@@ -8,7 +8,7 @@ ledger in memory exact.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from typing import Final, Protocol
 
 from perdure.core import events as e
@@ -48,6 +48,7 @@ class Trees:
         self._roots: dict[str, str] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._busy: Counter[str] = Counter()
+        self.closing = asyncio.Event()  # this process ends: nothing more is waited for
         self.restless = False  # whether `strayed` is to be asked again though nothing was written
 
     async def at_home(self, session: str) -> bool:
@@ -174,30 +175,44 @@ class Trees:
                 close, key = Close(f"session {state.id}"), f"close:{state.id}"
                 await Session(self.owner, row.id).post(close, key)
 
-    async def stop(self, child: str, by: str) -> None:
+    async def stop(self, child: str, by: str) -> bool:
         """End whatever turn a child has open or waiting, its own children's first. When this
-        returns nothing of it runs any more.
+        returns nothing of it runs any more; False when this process ended first, and whoever
+        goes on has to stop it.
         """
         session = Session(self.owner, child)
         self.awaited[child] += 1
         try:
-            await self._ended(session, f"session {by}")
+            return await self._ended(session, f"session {by}")
         finally:
             self._forget(child)
 
-    async def _ended(self, session: Session, by: str) -> None:
+    async def _ended(self, session: Session, by: str) -> bool:
         """End a child's turns, however long the store is away or full: it may still run."""
-        while True:
-            try:
-                with suppress(NotFound):
-                    await self._stop(session, await session.state(), by)
-                return
-            except Unavailable:
-                await asyncio.sleep(self.owner.kit.bounds.poll_s)
-            except PerdureError:
-                return  # nobody can drive it here, so nothing of it runs here
+        closing = asyncio.ensure_future(self.closing.wait())
+        try:
+            while not closing.done():
+                stopping = asyncio.ensure_future(self._stop(session, by))
+                try:
+                    await asyncio.wait((stopping, closing), return_when=asyncio.FIRST_COMPLETED)
+                    if stopping.done():
+                        stopping.result()
+                        return True
+                except Unavailable:
+                    await asyncio.wait((closing,), timeout=self.owner.kit.bounds.poll_s)
+                except PerdureError:
+                    return True  # nobody can drive it here, so nothing of it runs here
+                finally:
+                    stopping.cancel()
+            return False
+        finally:
+            closing.cancel()
 
-    async def _stop(self, session: Session, state: State, by: str) -> None:
+    async def _stop(self, session: Session, by: str) -> None:
+        try:
+            state = await session.state()
+        except NotFound:
+            return
         if state.closed:
             return
         heard = False
@@ -221,7 +236,8 @@ class Trees:
     async def stop_all(self, state: State) -> None:
         """End the subagents that a session waits for, all at once."""
         names = [child_name(state.id, call.call.id) for call in open_errands(state)]
-        await asyncio.gather(*(self.stop(name, state.id) for name in names))
+        if not all(await asyncio.gather(*(self.stop(name, state.id) for name in names))):
+            raise asyncio.CancelledError
 
 
 def elsewhere(session: str) -> Conflict:

@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from perdure.core import events as e
 from perdure.core.errors import StoreFull
 from perdure.engine.agent import Agent
+from perdure.engine.kit import Bounds
 from perdure.engine.session import Session
 from perdure.ports.store import Batch
 from perdure.stores.faults import Faults
@@ -74,3 +77,15 @@ async def test_an_interrupt_that_found_no_room_is_given_again() -> None:
         assert state.last_status == "cancelled" and not at_work.is_set()
         child = Session(engine, "s.t1.1")
         assert [ev.type async for ev in child.events() if isinstance(ev.payload, e.TurnEnded)]
+
+
+async def test_a_session_whose_maker_could_not_let_go_of_it_is_not_held_for_ever() -> None:
+    # Found by the simulation (budgets, seed 1333).
+    parts = {"lead": part(says("x"))}
+    disk, bounds = MemoryDisk(), Bounds(idle_s=0.05, poll_s=0.01)
+    async with house(parts, disk, node="a", faults=Full("s", 1), bounds=bounds) as one:
+        with pytest.raises(StoreFull):
+            await one.session("s", LEAD)
+        async with house(parts, disk, node="b", seed=1, bounds=bounds) as two, asyncio.timeout(10):
+            state = await (await two.session("s", LEAD)).send("go")
+            assert state.last_status == "completed"
