@@ -147,3 +147,24 @@ def booked(run: BudgetRun, journals: Mapping[str, Sequence[Event]]) -> Iterator[
             use = _use(run.states(name)[-1])
             if run.world.billed_tokens[name] > use.tokens:
                 yield f"{name}: billed {run.world.billed_tokens[name]} tokens, booked {use.tokens}"
+
+
+def told(run: BudgetRun, session: str, event: Event) -> Iterator[str]:
+    """An error at a limit names a limit that is set, says whose it is, and how to raise it."""
+    assert isinstance(event.payload, e.TurnEnded)
+    error = event.payload.error
+    if error is None:
+        yield f"{session} event {event.seq} stops at a limit, and says not at which"
+        return
+    if error.code == "E-PRICE-UNKNOWN":
+        return
+    which = error.code.removeprefix("E-LIMIT-").lower()
+    line = [session, *_above(run, session)]
+    named = next((name for name in line if f"resume {name} " in error.hint), session)
+    if f"--limit {which}=" not in error.hint:
+        yield f"{session} event {event.seq}: {error.code} says {error.hint!r}"
+    limits = [run.states(named)[-1].limits]
+    if named == session:
+        limits = [run.states(session)[event.seq].limits]
+    if getattr(limits[0], which, None) is None:
+        yield f"{session} event {event.seq}: {error.code} at {named}, which has no such limit"

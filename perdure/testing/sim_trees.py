@@ -33,6 +33,7 @@ from perdure.testing.simulation import Build, Simulation
 from perdure.testing.tree_checks import check_trees
 
 TASK: Final = "task for "
+HELPER: Final = "helper"  # what every agent calls the one below it
 LEVELS: Final = ("lead", "aide", "hand")
 
 
@@ -115,6 +116,10 @@ class TreeUser(User):
 
         await self.request(send)
 
+    async def raise_limit(self, limits: Limits) -> None:
+        """Allow the session more."""
+        await self._update(e.SessionUpdated(limits=limits))
+
     def _decision(self, action: ActionState) -> Decide:
         decision = super()._decision(action)
         state = self._trees.state(self.session)
@@ -188,7 +193,7 @@ class Trees(Simulation):
             if below is not None:
                 helper = subagent(
                     below,
-                    name="helper",
+                    name=HELPER,
                     max_depth=drawn.max_depth,
                     max_children=drawn.max_children,
                 )
@@ -279,5 +284,5 @@ class Trees(Simulation):
 def _rule(dice: Random) -> Rule:
     verdict = dice.choice((Verdict.DENY, Verdict.ASK))
     if dice.random() < 0.2:
-        return Rule("helper", Verdict.ASK, reason="a helper costs money")
+        return Rule(HELPER, Verdict.ASK, reason="a helper costs money")
     return Rule(dice.choice(NAMES), verdict, f"n == {dice.randrange(10)}", "as drawn")

@@ -79,6 +79,8 @@ class Report:
 class Simulation:
     """One run."""
 
+    steps_max = STEPS_MAX
+
     def __init__(
         self, seed: int, loop: SimLoop, disk: Disk, build: Build, faults: FaultPlan | None
     ) -> None:
@@ -372,7 +374,9 @@ def simulate(
     kind: type[Simulation] = Simulation,
 ) -> Report:
     """Run one seed to its end and return what was found. `store` is memory or sqlite."""
-    loop = SimLoop(seed, steps_max=STEPS_MAX, disorder=Random(seed + 5).choice((0.0, 0.3, 1.0)))
+    loop = SimLoop(
+        seed, steps_max=kind.steps_max, disorder=Random(seed + 5).choice((0.0, 0.3, 1.0))
+    )
     disk: Disk = OnSqlite() if store == "sqlite" else build.memory()
     simulation = kind(seed, loop, disk, build, faults)
     world = simulation.world
