@@ -180,6 +180,30 @@ class Session:
         """See `perdure.Session.signal`."""
         return self._runtime.run(self.session.signal(name, data, key=key, by=by))
 
+    def fork(
+        self,
+        at: int | None = None,
+        *,
+        name: str | None = None,
+        edit: Input | None = None,
+        by: str = "",
+    ) -> "Session":
+        """See `perdure.engine.session.Session.fork`."""
+        made = self.session.fork(at, name=name, edit=edit, by=by)
+        return Session(self._runtime, self._runtime.run(made))
+
+    def rewind(self, to: int, *, by: str = "") -> Event:
+        """See `perdure.engine.session.Session.rewind`."""
+        return self._runtime.run(self.session.rewind(to, by=by))
+
+    def interrupt(self, *, by: str = "") -> None:
+        """See `perdure.engine.session.Session.interrupt`."""
+        self._runtime.run(self.session.interrupt(by=by))
+
+    def pause(self, *, by: str = "") -> None:
+        """See `perdure.engine.session.Session.pause`."""
+        self._runtime.run(self.session.pause(by=by))
+
     def close(self, *, by: str = "") -> Event:
         """See `perdure.Session.close`: the session's end, not the runtime's."""
         return self._runtime.run(self.session.close(by=by))

@@ -32,7 +32,7 @@ def open_question(question: str) -> str:
     if not question.endswith(CHOICES):
         return "did it happen?"
     failed = question.removesuffix(f" — {CHOICES}").rpartition(") FAILED")[2]
-    return f"FAILED{one_line(failed)}"
+    return f"FAILED{failed}" if failed.startswith(":") else f"FAILED {one_line(failed)}"
 
 
 def held_up(payload: object) -> str:

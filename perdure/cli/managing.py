@@ -78,13 +78,16 @@ def fork(
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="The fork's id; default: a fresh one.")
     ] = "",
+    edit: Annotated[
+        str, typer.Option("--edit", metavar="TEXT", help="The last message there, in other words.")
+    ] = "",
     yes: Yes = False,
     json: Json = False,
 ) -> int:
     """Begin a new session at any moment of an old one."""
     from perdure.cli.fork import Branch, fork as verb
 
-    return verb(id, Branch(at, model, agent, name), yes=yes, json=json)
+    return verb(id, Branch(at, model, agent, name, edit), yes=yes, json=json)
 
 
 def rewind(

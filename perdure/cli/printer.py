@@ -246,12 +246,12 @@ class Printer:
             self._calls[call_id] = msgspec.structs.replace(call, arguments=p.arguments)
         by = f" by {p.by}" if p.by else ""
         edited = f", with {arguments(p.arguments)}" if p.arguments is not None else ""
-        reason = f": {p.reason}" if p.reason else ""
+        beyond = f"; from now on {p.grant.shown}" if p.grant else ""
+        reason = f": {p.reason}" if p.reason else beyond
         word = {"allow": "approved", "deny": "denied"}.get(p.decision, p.decision)
         if p.action_id in self._for_clients and p.decision == "done":
             word = "answered"
-        sign = "✓" if p.decision in ("allow", "done") else "✗"
-        style = "green" if sign == "✓" else "yellow"
+        sign, style = ("✓", "green") if p.decision in ("allow", "done") else ("✗", "yellow")
         self.note(sign, one_line(f"{tool} {word}{by}{edited}{reason}"), "", style)
 
     def _timer_set(self, event: Event, p: e.TimerSet) -> None:

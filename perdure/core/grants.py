@@ -5,7 +5,7 @@ at it, whose arguments certainly fit its condition. It never weakens what forbid
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -15,11 +15,19 @@ from perdure.core.conditions import Problem, parse_or_problem
 Scope = Literal["session", "rule"]
 
 
+class Asked(NamedTuple):
+    """Who asks: the session's agent, and all that may ask there (see `policy.asking`)."""
+
+    agent: str
+    asks: str
+
+
 class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     """Calls of `tool` need no further question while this holds.
 
     `digest` is that of the tool's definition, `when` a condition on the arguments (empty: any),
-    `until_us` the end (microseconds since the epoch; None: none). With scope `session` it holds in
+    `until_us` the end (microseconds since the epoch; None: none), `asks` stands for the rules whose
+    questions it answers. With scope `session` it holds in
     that session; a `rule` holds in all sessions of `agent` (empty: of every agent).
     """
 
@@ -32,14 +40,17 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     until_us: int | None = None
     by: str = ""
     made_at_us: int = 0
+    asks: str = ""
 
-    def covers(self, spec: ToolSpec, agent: str, arguments: Mapping[str, Any], now_us: int) -> bool:
+    def covers(
+        self, spec: ToolSpec, asked: Asked, arguments: Mapping[str, Any], now_us: int
+    ) -> bool:
         """Whether a call falls under this. What cannot be told is not covered."""
-        if self.tool != spec.name or self.digest != spec.digest:
+        if self.tool != spec.name or self.digest != spec.digest or self.asks != asked.asks:
             return False
         if self.until_us is not None and now_us >= self.until_us:
             return False
-        if self.agent and self.agent != agent:
+        if self.agent and self.agent != asked.agent:
             return False
         if not self.when:
             return True
@@ -56,9 +67,9 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
 def first_covering(
     grants: Iterable[Grant],
     spec: ToolSpec,
-    agent: str,
+    asked: Asked,
     arguments: Mapping[str, Any],
     now_us: int,
 ) -> Grant | None:
     """Return the first grant that covers the call, or None."""
-    return next((g for g in grants if g.covers(spec, agent, arguments, now_us)), None)
+    return next((g for g in grants if g.covers(spec, asked, arguments, now_us)), None)

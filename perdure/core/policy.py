@@ -41,6 +41,20 @@ def decide(spec: ToolSpec, rules: Sequence[Rule], arguments: Mapping[str, Any]) 
     return Decision(Verdict.ALLOW, "no rule → allow")
 
 
+def asking(spec: ToolSpec, rules: Sequence[Rule]) -> str:
+    """Return a digest of everything that may ask about calls of a tool: what a grant answers.
+
+    Where another rule asks beside those, a parent's above a subagent say, nobody has answered it.
+    """
+    texts = {f"{r.when}" for r in rules if _asks(r) and fnmatch.fnmatchcase(spec.name, r.tool)}
+    return digest(sorted(texts | ({spec.ask} if spec.ask else set())))[:16]
+
+
+def _asks(rule: Rule) -> bool:
+    # A condition to deny that cannot be decided asks, too.
+    return rule.verdict is not Verdict.ALLOW
+
+
 def approval_digest(spec: ToolSpec, arguments_json: str) -> str:
     """Return what an approval is bound to: this tool as defined, with exactly these arguments.
 

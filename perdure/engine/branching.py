@@ -5,19 +5,23 @@ the same whatever the length of the past. A rewind appends an event; nothing is 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from perdure.core import events as e
 from perdure.core.agent import AgentSpec, Effect
+from perdure.core.content import Content
 from perdure.core.errors import InvalidRequest, NotFound
 from perdure.core.events import Event
 from perdure.core.evolve import evolve
 from perdure.core.state import CallState, Phase, State
-from perdure.core.timeline import left_since
+from perdure.core.timeline import effective, left_since
 from perdure.engine.journal import Journal, events_of, load
 from perdure.engine.kit import Kit
 from perdure.ports.store import Store
+
+EDIT: Final = "edit"  # the key of the message that a fork says instead
 
 
 class Again(msgspec.Struct, frozen=True):
@@ -66,11 +70,18 @@ async def preflight(store: Store, session: str, at: int) -> Preflight:
 
 
 async def fork(
-    kit: Kit, source: str, at: int, name: str, agent: AgentSpec | None = None, by: str = ""
+    kit: Kit,
+    source: str,
+    at: int,
+    name: str,
+    agent: AgentSpec | None = None,
+    by: str = "",
+    said: Content = (),
 ) -> None:
     """Begin session `name` with the first `at` events of `source`, paused at that moment.
 
-    With `agent` it goes on under another definition. Raises `NotFound`, `Conflict`.
+    With `agent` it goes on under another definition; `said` waits there as its next message.
+    Raises `NotFound`, `Conflict`.
     """
     base, later = await _cut(kit.store, source, at)
     if base.spec.environment.in_place:
@@ -83,10 +94,28 @@ async def fork(
     try:
         journal = Journal(kit, claim, base, 0)
         journal.append(e.SessionForked(name, source, base.seq, by, agent, unsafe))
+        if said:  # a message ends a pause, and this one waits for whoever resumes the fork
+            message = e.InputAccepted("message", said, EDIT, by)
+            journal.append(message, e.InputAccepted("pause", by=by))
         await journal.durable()
         await journal.close()
     finally:
         await kit.store.release(claim)
+
+
+async def before_message(store: Store, session: str, at: int) -> int:
+    """Return the event before the last message at or before event `at`: where a fork begins that
+    says something else instead. Raises `InvalidRequest` (E-FORK-EDIT) when there is none.
+    """
+    events = [event async for event, _ in events_of(store, session) if event.seq <= at]
+    for event in reversed(effective(events)):
+        if isinstance(event.payload, e.InputAccepted) and event.payload.kind == "message":
+            return event.seq - 1
+    raise InvalidRequest(
+        "E-FORK-EDIT",
+        f"{session} has no message at or before event {at} that could be said in other words.",
+        f"perdure show {session} --events",
+    )
 
 
 async def _cut(store: Store, session: str, at: int) -> tuple[State, Sequence[Event]]:
@@ -124,9 +153,7 @@ def _is_for_clients(state: State, call: CallState) -> bool:
     return tool is not None and tool.client
 
 
-def again(
-    call: CallState, unsafe: Mapping[str, e.ToolFinished | None], state: State
-) -> Again:
+def again(call: CallState, unsafe: Mapping[str, e.ToolFinished | None], state: State) -> Again:
     """Say what becomes of an open call when the session goes on from here."""
     name = call.call.id
     if name in unsafe:

@@ -25,6 +25,7 @@ from perdure.core.inbox import Decide
 from perdure.core.state import ActionState, Spent, State
 from perdure.core.timeline import effective
 from perdure.engine.agent import Agent
+from perdure.engine.grants import Scope
 from perdure.engine.kit import Bounds, Kit, no_tools
 from perdure.engine.recall import Asked, Recall, RecalledTool, Unknown, key_of
 from perdure.engine.runtime import Engine
@@ -207,7 +208,10 @@ async def _decide(
         await unknown.decision(asked)
         await session.decide(Decide(action.id, "deny", BY, "the recording has no decision on it"))
     elif then.decision == "allow":
-        await session.allow(action.id, by=BY, arguments=then.arguments)
+        # What was allowed beyond the call is allowed here too, for other arguments that fit.
+        scope: Scope = "session" if then.grant else "once"
+        when = then.grant.when if then.grant else ""
+        await session.allow(action.id, by=BY, arguments=then.arguments, scope=scope, when=when)
     else:
         await session.deny(action.id, by=BY, reason=then.reason or then.decision)
 

@@ -70,6 +70,7 @@ class Driver:
         self._trees = trees
         self.guest = False  # only take letters: the work is another process's
         self.worked = False  # whether we ever owned it
+        self.left_work = False  # whether, as a guest, we left something to do for its owner
         self._known = asyncio.Event()  # whether we own the session
         self._mail = Mail(kit.store, session, trees)
         self._effect: asyncio.Task[None] | None = None
@@ -135,6 +136,8 @@ class Driver:
             if aside:
                 await self._mail.drain(work)
                 await journal.durable()
+                idle = due.Rest | due.Ask | due.Sleep
+                self.left_work = not self._kit.clerk and not isinstance(next_step(work.state), idle)
                 return
             await self._loop(work)
         except NotFound:

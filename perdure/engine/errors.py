@@ -6,6 +6,8 @@ A call that a rule or a person denied is a decision, not an error, and a cancell
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from perdure.core import events as e
 from perdure.core.errors import ErrorInfo, fingerprint_of
 from perdure.core.events import Event
@@ -17,8 +19,16 @@ _MESSAGE_CHARS: Final = 500  # lists show the beginning; the journal has it all
 
 def rows_of(session: str, events: Sequence[Event]) -> list[ErrorRow]:
     """Return a row for each error among the events of `session`, in order."""
-    rows = (_row(session, event) for event in events)
-    return [row for row in rows if row is not None]
+    rows: list[ErrorRow] = []
+    for event in events:
+        row = _row(session, event)
+        if row is None:
+            continue
+        if isinstance(event.payload, e.ToolFinished) and event.payload.status == "held":
+            # Two things in one: another failed attempt, and that a person must see to it.
+            rows.append(replace(row, stopped=False))
+        rows.append(row)
+    return rows
 
 
 def info_of(event: Event) -> ErrorInfo | None:
@@ -67,8 +77,6 @@ def _row(session: str, event: Event) -> ErrorRow | None:
 def _stops(event: Event) -> bool:
     match event.payload:
         case e.TurnEnded() | e.SessionParked() | e.ToolFinished(status="unknown" | "held"):
-            return True
-        case e.ToolFinished(fatal=True):
             return True
         case _:
             return False

@@ -6,26 +6,23 @@ between them allows nothing: first the document says that it was proposed, then 
 carries it is posted. Whether a proposal became a rule only the journal says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec.structs import replace
 
 from perdure.core import events as e
-from perdure.core.agent import ToolSpec
 from perdure.core.codec import Reader, encode
 from perdure.core.conditions import parse
 from perdure.core.errors import Conflict, InvalidRequest, NotFound, PerdureError
-from perdure.core.grants import Grant, first_covering
-from perdure.core.state import ActionState, CallState, State
+from perdure.core.grants import Grant
+from perdure.core.policy import asking
+from perdure.core.state import ActionState, State
 from perdure.engine.journal import events_of, load
 from perdure.ports.store import Doc, Store
-
-if TYPE_CHECKING:
-    from perdure.engine.work import Work  # it knows of sessions, and they know of grants
 
 Scope = Literal["once", "session", "rule"]
 
@@ -45,25 +42,6 @@ class StoredRule(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _RULES: Final = Reader[StoredRule](StoredRule)
-
-
-async def allowed_before(
-    work: "Work", call: CallState, spec: ToolSpec, arguments: Mapping[str, Any]
-) -> Grant | None:
-    """Return what allows a call about which the rules say that somebody is to be asked.
-
-    Grants of the session come first, then the rules. What cannot be read allows nothing.
-    """
-    # A replay waits here until its record has come to this call, and only then asks for the time.
-    rules = await work.rules(call.call.id) if work.rules is not None else None
-    agent, now_us = work.state.spec.name, work.kit.clock.now_us()
-    own = [grant for grant in work.state.grants.values() if grant.scope == "session"]
-    found = first_covering(own, spec, agent, arguments, now_us)
-    if found is not None:
-        return found
-    if rules is None:
-        rules = await rules_for(work.kit.store, work.state)
-    return first_covering(rules, spec, agent, arguments, now_us)
 
 
 async def rules_for(store: Store, state: State) -> list[Grant]:
@@ -206,6 +184,7 @@ def made(
         until_us=until_us,
         by=by,
         made_at_us=now_us,
+        asks=asking(spec, state.spec.permissions) if spec else "",
     )
 
 

@@ -70,19 +70,19 @@ class Hub:
 
     def __init__(self, backlog: int) -> None:
         self._backlog = backlog
-        self._followers: dict[str, set[Follower]] = {}
         self.watch: Callable[[str, list[Event], State], object] = _nobody  # all that is published
+        self._followers: dict[str, dict[Follower, None]] = {}  # told in the order they came
 
     @contextmanager
     def follow(self, session: str) -> Iterator[Follower]:
         """Take part in what is published of `session`."""
         follower = Follower(self._backlog)
-        self._followers.setdefault(session, set()).add(follower)
+        self._followers.setdefault(session, {})[follower] = None
         try:
             yield follower
         finally:
             left = self._followers[session]
-            left.discard(follower)
+            del left[follower]
             if not left:
                 del self._followers[session]
 

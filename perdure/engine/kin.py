@@ -183,10 +183,10 @@ def _with_sleeping(rows: Sequence[SessionRow]) -> list[SessionRow]:
     depth = {row.id: len(_above(by_id, row)) for row in rows}
     for name in sorted(below, key=lambda each: -depth.get(each, 0)):
         under = [by_id[each] for each in below[name]]
-        row = by_id.get(name)
-        if row and row.status == "running" and all(u.status == "sleeping" for u in under):
+        above = by_id.get(name)
+        if above and above.status == "running" and all(u.status == "sleeping" for u in under):
             wake_us = min((u.wake_at_us for u in under if u.wake_at_us), default=0)
-            by_id[name] = replace(row, status="sleeping", wake_at_us=wake_us)
+            by_id[name] = replace(above, status="sleeping", wake_at_us=wake_us)
     return [by_id[row.id] for row in rows]
 
 

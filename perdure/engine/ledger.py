@@ -19,6 +19,7 @@ from perdure.core.agent import Limits
 from perdure.core.budget import Price, Reservation, Room, shared_limit
 from perdure.core.errors import ErrorInfo
 from perdure.core.state import CallState, Phase, State
+from perdure.core.step import Ask, Rest, Sleep, next_step
 
 _TURN: Final = re.compile(r"t(\d+)")
 
@@ -49,6 +50,7 @@ class _Node:
     below: Use = _NOTHING
     below_turn: Use = _NOTHING
     live: bool = False
+    seen: bool = False  # whether anybody here has worked on it, or it needed no work
     admitted: set[str] = field(default_factory=set)  # calls let through that have not started
     born: int = 0  # the parent's turn that started it
 
@@ -70,7 +72,8 @@ class Ledger:
     def enter(self, state: State) -> None:
         """Note that this process works on the session: its reservations will be settled."""
         self.note(state)
-        self._nodes[state.id].live = True
+        node = self._nodes[state.id]
+        node.live = node.seen = True
 
     def leave(self, session: str) -> None:
         """Note that nobody here works on the session any more."""
@@ -79,9 +82,11 @@ class Ledger:
             self._tell()
 
     def asleep(self) -> list[tuple[str, int]]:
-        """Return the sessions below the top that nobody here works on, and their last seq."""
-        nodes = self._nodes.values()
-        return [(n.state.id, n.state.seq) for n in nodes if n.parent is not None and not n.live]
+        """Return the sessions below the top that nobody here works on, and the seq up to which
+        what they ask for was looked at here.
+        """
+        nodes = [n for n in self._nodes.values() if n.parent is not None and not n.live]
+        return [(n.state.id, n.state.seq if n.seen else 0) for n in nodes]
 
     def note(self, state: State) -> None:
         """Take a session's newest state. Parents are to be noted before their children."""
@@ -172,6 +177,7 @@ class Ledger:
 
     def _add(self, state: State) -> _Node:
         node = _Node(state, self._nodes.get(state.parent))
+        node.seen = isinstance(next_step(state), Rest | Ask | Sleep)
         found = _TURN.match(state.parent_call)
         node.born = int(found[1]) if found else 0
         self._nodes[state.id] = node

@@ -15,6 +15,7 @@ from perdure.core.codec import arguments_of, canonical
 from perdure.core.content import ToolCall
 from perdure.core.errors import InvalidRequest
 from perdure.core.events import Event
+from perdure.core.grants import Grant
 from perdure.engine.kin import SOURCE
 from perdure.ports.tool import ToolContext, ToolOutput
 
@@ -63,6 +64,10 @@ class Recall(msgspec.Struct, frozen=True):
                     calls |= {i.id: i for i in items if isinstance(i, ToolCall)}
                 case e.ActionRequested(action_id=action, call_id=call_id):
                     actions[action] = call_id
+                case e.ToolRequested(call_id=call_id, grant=Grant() as grant):
+                    call = calls[call_id]
+                    granted = e.ActionResolved("", "allow", grant.by, grant=grant)
+                    decisions.add(key_of(call.tool, call.arguments), granted)
                 case e.ActionResolved(action_id=action, arguments=edited) as resolved:
                     call = calls[actions[action]]
                     if resolved.decision in ("allow", "deny", "expired"):

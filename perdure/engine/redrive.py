@@ -206,7 +206,7 @@ async def _unknown_calls(store: Store, session: str) -> set[str]:
         state, _, _ = await load(store, session)
     except PerdureError:
         return set()
-    lost = [call for call in state.open_calls if call.phase is Phase.UNKNOWN]
+    lost = [call for call in state.open_calls if call.phase is Phase.UNKNOWN and not call.failures]
     return {unknown_outcome(call.call.tool) for call in lost}
 
 

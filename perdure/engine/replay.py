@@ -113,6 +113,11 @@ class _Hand(Driver):
         self._kit = with_changes(self._kit, bounds=Bounds(recoveries=attempts_max))
         await self._recover(self._doing, clean=False)
 
+    async def _time_has_come(self, work: Work, when_us: int | None) -> bool:
+        """Whether the record goes on with the attempt; clocks that were set have no say in it."""
+        seq = work.state.seq
+        return await super()._time_has_come(work, when_us) or work.state.seq == seq
+
     async def _wait(self, seconds: float | None) -> bool:
         return False
 

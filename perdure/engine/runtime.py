@@ -90,6 +90,7 @@ class Engine:
     async def close(self) -> None:
         """Stop driving, close toolsets and the store."""
         self._closing = True
+        self.trees.closing.set()
         tasks = [*self._own, *(task for _, task in self._drivers.values())]
         for task in tasks:
             task.cancel()
@@ -271,7 +272,10 @@ class Engine:
         try:
             driver.guest = not await self.trees.at_home(session_id)
             await driver.run()
-            if driver.guest:
+            if driver.guest and self.trees.awaited[session_id]:
+                again = True  # its tree became ours meanwhile, and the work is ours
+            elif driver.guest:
+                again = driver.left_work  # whoever owns the tree may be letting go of it just now
                 self.hub.fail(session_id, elsewhere(session_id))
         except (LeaseLost, StaleAppend):
             again = True  # if another process works on it now, that will say so
@@ -307,15 +311,20 @@ class Engine:
         """Write session.created and facts known from the beginning, unless somebody else does at
         the same moment.
         """
-        claim = await self.kit.store.claim(created.session)
         try:
-            if claim.seq == 0:
-                journal = await Journal.open(self.kit, claim)
-                journal.append(created, *then)
-                await journal.durable()
-                await journal.close()
-        finally:
-            await self.kit.store.release(claim)
+            claim = await self.kit.store.claim(created.session)
+            try:
+                if claim.seq == 0:
+                    journal = await Journal.open(self.kit, claim)
+                    journal.append(created, *then)
+                    await journal.durable()
+                    await journal.close()
+            finally:
+                await self.kit.store.release(claim)
+        except Unavailable:
+            # It may be ours now with nobody at work: a driver lets go of it when it can.
+            self.wake(created.session)
+            raise
 
     async def move(self, session: Session, spec: AgentSpec, *, adopt: bool) -> None:
         """Move a session to another definition of its agent, if that was asked for with `adopt`.
@@ -363,19 +372,17 @@ class Engine:
 
     async def _poll(self) -> None:
         """Notice what other processes did: letters for sessions driven here, events to follow."""
-        again = False
         while True:
             try:
-                if not await self.kit.store.changed(self.kit.bounds.poll_s) and not again:
+                changed = await self.kit.store.changed(self.kit.bounds.poll_s)
+                if not changed and not self.trees.restless:
                     continue
                 self.hub.nudge()
                 for session_id in await self.kit.store.mailboxes():
                     if session_id in self._drivers or session_id in self.trees.awaited:
                         self.wake(session_id)
-                strayed = await self.trees.strayed()
-                for session_id in strayed:
+                for session_id in await self.trees.strayed():
                     self.wake(session_id)
-                again = bool(strayed)  # whoever took their letters may still hold them
             except PerdureError:
                 await asyncio.sleep(self.kit.bounds.poll_s)
 

@@ -149,7 +149,9 @@ class Schedules:
 
     async def run(self) -> None:
         """Fire what is due for as long as it is let. Never raises what a store does."""
-        while True:
+        task = asyncio.current_task()
+        # A store that fails while we are being cancelled must not make us forget it.
+        while task is None or not task.cancelling():
             wait_s = self._host.kit.bounds.poll_s
             with contextlib.suppress(PerdureError):
                 next_us = await self.tick()
@@ -211,6 +213,7 @@ class Schedules:
             schedule = await self._change(schedule.name, _begun(fire, name, now_us))
             if self.told is not None:
                 self.told(name)
+            await self._check_open(schedule, name)
         return schedule
 
     async def _may_begin(self, schedule: Schedule, fire: Fire) -> bool:
@@ -235,6 +238,14 @@ class Schedules:
             if error.code != "E-KEY-REUSED":
                 raise
         return name
+
+    async def _check_open(self, schedule: Schedule, name: str) -> None:
+        """Say so where nothing will come of a run: the message is a note in a closed journal."""
+        row = await self._host.kit.store.session(name)
+        if row is not None and row.status == "closed":
+            message = f"{name} is closed, so nothing comes of the runs that go into it."
+            hint = f"perdure schedule rm {schedule.name}"
+            await self._blame(schedule, Conflict("E-SESSION-CLOSED", message, hint))
 
     async def _unfinished(self, schedule: Schedule) -> bool:
         """Whether the schedule's last run, or what its own session does, is not over."""

@@ -125,9 +125,11 @@ class Session:
         *,
         name: str | None = None,
         agent: AgentSpec | None = None,
+        edit: Input | None = None,
         by: str = "",
     ) -> "Session":
         """Return a new session that begins as this one was at event `at` (default: now), paused.
+        With `edit` it begins before the last message there, which says this instead.
 
         That of a closed session begins before it was closed. Its past is shared, its workspace is
         made from the snapshot of that moment when it is first needed. Calls that left after `at`
@@ -136,8 +138,11 @@ class Session:
         state = await self.state(at)
         if at is None and state.closed:
             state = await self.state(await answers.last_open(self, state))
-        fresh = name or self._engine.kit.ids.session()
-        await branching.fork(self._engine.kit, self.id, state.seq, fresh, agent, by)
+        fresh, kit, seq = name or self._engine.kit.ids.session(), self._engine.kit, state.seq
+        said = as_content(edit) if edit is not None else ()
+        if said:
+            seq = await branching.before_message(kit.store, self.id, seq)
+        await branching.fork(kit, self.id, seq, fresh, agent, by, said)
         return Session(self._engine, fresh)
 
     async def rewind(self, to: int, *, by: str = "") -> Event:

@@ -92,7 +92,9 @@ class Subagent:
         except asyncio.CancelledError:
             if not work.interrupting:
                 raise  # this process lets go: the child is taken up again
-            await trees.stop(name, work.state.id)
+            if not await trees.stop(name, work.state.id):
+                work.interrupting = False  # nothing is written down: it is not stopped
+                raise
             return _stopped(self.name, name)
 
     async def _patiently(
@@ -104,7 +106,12 @@ class Subagent:
         while True:
             try:
                 return await self._attended(trees, name, task, context)
-            except Unavailable:
+            except Unavailable as error:
+                if error.code == "E-STORE-CLOSED":
+                    raise  # this process has let go; the next one attends to the child
+                mine = asyncio.current_task()
+                if mine is not None and mine.cancelling():
+                    raise asyncio.CancelledError from error  # it came while the store was away
                 await asyncio.sleep(trees.owner.kit.bounds.poll_s)
 
     async def _attended(

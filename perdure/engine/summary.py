@@ -103,8 +103,11 @@ def _describe(event: Event) -> str:
             return f"{call_id} {status}: {text}"
         case e.ActionRequested(question=question):
             return question
-        case e.ActionResolved(decision=decision, by=by):
-            return f"{decision} by {by or 'nobody'}"
+        case e.ActionResolved(decision=decision, by=by, grant=grant):
+            beyond = f"; from now on {grant.shown}" if grant else ""
+            return f"{decision} by {by or 'nobody'}{beyond}"
+        case e.GrantRevoked(name=name, by=by):
+            return f"grant {name} revoked by {by or 'nobody'}"
         case e.SessionParked(error=error) | e.EnvironmentLost(error=error):
             return error.message
         case e.TurnEnded(status=status, error=error):

@@ -19,9 +19,9 @@ from perdure.core.errors import (
 )
 from perdure.core.policy import Decision, approval_digest, decide
 from perdure.core.state import CallState, Phase
+from perdure.engine.allowed import allowed_before
 from perdure.engine.clients import hand_over
 from perdure.engine.endings import cancelled_text
-from perdure.engine.grants import allowed_before
 from perdure.engine.saying import said_with
 from perdure.engine.tool_errors import after_failure, failed_for_good, is_held
 from perdure.engine.waits import falls_asleep

@@ -8,11 +8,11 @@ ledger in memory exact.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from typing import Final, Protocol
 
 from perdure.core import events as e
-from perdure.core.errors import Conflict, NotFound, PerdureError
+from perdure.core.errors import Conflict, NotFound, PerdureError, Unavailable
 from perdure.core.events import Event, InputKind
 from perdure.core.inbox import Close, Post, Say
 from perdure.core.state import State
@@ -48,6 +48,8 @@ class Trees:
         self._roots: dict[str, str] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._busy: Counter[str] = Counter()
+        self.closing = asyncio.Event()  # this process ends: nothing more is waited for
+        self.restless = False  # whether `strayed` is to be asked again though nothing was written
 
     async def at_home(self, session: str) -> bool:
         """Whether this process may work on the session: it, or the root of its tree, is ours."""
@@ -67,6 +69,7 @@ class Trees:
         ledger = self._ledgers.get(root)
         if ledger is None:
             ledger = self._ledgers[root] = await self._rebuilt(state)
+            self.restless = True
         ledger.enter(state)
         return ledger
 
@@ -77,6 +80,19 @@ class Trees:
             self._ledgers.pop(session, None)
         elif root in self._ledgers:
             self._ledgers[root].leave(session)
+
+    async def strayed(self) -> list[str]:
+        """Return the sessions below ours that have work which nobody does: another process took
+        letters for them, or died over them. What they ask for is ours to do.
+        """
+        self.restless, found = False, list[str]()
+        for ledger in list(self._ledgers.values()):
+            for session, seq in ledger.asleep():
+                row = await self.owner.kit.store.session(session)
+                if row is not None and row.seq > seq:
+                    found.append(session)
+        self.restless = self.restless or bool(found)  # another process may still hold them
+        return found
 
     def below(self, root: str) -> list[str]:
         """Return the sessions below `root` that this process works on."""
@@ -159,21 +175,44 @@ class Trees:
                 close, key = Close(f"session {state.id}"), f"close:{state.id}"
                 await Session(self.owner, row.id).post(close, key)
 
-    async def stop(self, child: str, by: str) -> None:
+    async def stop(self, child: str, by: str) -> bool:
         """End whatever turn a child has open or waiting, its own children's first. When this
-        returns nothing of it runs any more.
+        returns nothing of it runs any more; False when this process ended first, and whoever
+        goes on has to stop it.
         """
         session = Session(self.owner, child)
         self.awaited[child] += 1
         try:
-            with suppress(NotFound):
-                await self._stop(session, await session.state(), f"session {by}")
-        except PerdureError:
-            return  # nobody can drive it here, so nothing of it runs here
+            return await self._ended(session, f"session {by}")
         finally:
             self._forget(child)
 
-    async def _stop(self, session: Session, state: State, by: str) -> None:
+    async def _ended(self, session: Session, by: str) -> bool:
+        """End a child's turns, however long the store is away or full: it may still run."""
+        closing = asyncio.ensure_future(self.closing.wait())
+        try:
+            while not closing.done():
+                stopping = asyncio.ensure_future(self._stop(session, by))
+                try:
+                    await asyncio.wait((stopping, closing), return_when=asyncio.FIRST_COMPLETED)
+                    if stopping.done():
+                        stopping.result()
+                        return True
+                except Unavailable:
+                    await asyncio.wait((closing,), timeout=self.owner.kit.bounds.poll_s)
+                except PerdureError:
+                    return True  # nobody can drive it here, so nothing of it runs here
+                finally:
+                    stopping.cancel()
+            return False
+        finally:
+            closing.cancel()
+
+    async def _stop(self, session: Session, by: str) -> None:
+        try:
+            state = await session.state()
+        except NotFound:
+            return
         if state.closed:
             return
         heard = False
@@ -197,7 +236,8 @@ class Trees:
     async def stop_all(self, state: State) -> None:
         """End the subagents that a session waits for, all at once."""
         names = [child_name(state.id, call.call.id) for call in open_errands(state)]
-        await asyncio.gather(*(self.stop(name, state.id) for name in names))
+        if not all(await asyncio.gather(*(self.stop(name, state.id) for name in names))):
+            raise asyncio.CancelledError
 
 
 def elsewhere(session: str) -> Conflict:

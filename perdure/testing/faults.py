@@ -12,6 +12,7 @@ from perdure.engine.agent import Agent
 from perdure.engine.runtime import Engine
 from perdure.ports.store import Batch
 from perdure.stores.faults import Faults
+from perdure.testing.clocks import SeededIds
 from perdure.testing.sim_disks import Opened
 from perdure.testing.simloop import Owner, SimLoop
 from perdure.testing.world import World
@@ -179,6 +180,20 @@ class SimFaults(Faults):
     def after_commit(self, batches: Sequence[Batch]) -> None:
         """See `Faults`."""
         self._injector.commit(self._process, "after")
+
+
+class OrderedIds(SeededIds):
+    """Seeded ids; the world keeps in which order they were given out, over all processes."""
+
+    def __init__(self, order: dict[str, int], seed: int) -> None:
+        super().__init__(seed)
+        self._order = order
+
+    def event(self, at_us: int) -> str:
+        """See `Ids.event`."""
+        name = super().event(at_us)
+        self._order[name] = len(self._order)
+        return name
 
 
 class SimClock:

@@ -20,10 +20,17 @@ from typing import Final
 from perdure.core import events as e
 from perdure.core.events import Event
 from perdure.testing.sim_branches import Branching
+from perdure.testing.sim_budgets import Budgets
+from perdure.testing.sim_trees import Trees
 from perdure.testing.simulation import Report, Simulation, simulate
 
 STORES: Final = ("memory", "sqlite")
-KINDS: Final[Mapping[str, type[Simulation]]] = {"plain": Simulation, "branches": Branching}
+KINDS: Final[Mapping[str, type[Simulation]]] = {
+    "plain": Simulation,
+    "branches": Branching,
+    "trees": Trees,
+    "budgets": Budgets,
+}
 CHUNK: Final = 20
 SQLITE_EVERY: Final = 8  # of "both": real SQL is slower, and the engine above it is the same
 

@@ -38,6 +38,8 @@ class Disk(Protocol):
 
     def errors(self, session: str) -> list[ErrorRow]: ...
 
+    def sessions(self) -> list[str]: ...
+
     def expire(self, session: str) -> str: ...
 
     def close(self) -> None: ...
@@ -64,6 +66,10 @@ class InMemory:
         journal = self._disk.journals.get(session)
         rows = journal.errors if journal else {}
         return [rows[fingerprint] for fingerprint in sorted(rows)]
+
+    def sessions(self) -> list[str]:
+        """Return the names of all sessions that have an event."""
+        return sorted(name for name, journal in self._disk.journals.items() if journal.seq)
 
     def expire(self, session: str) -> str:
         """Take the session's lease from a living owner; return whose it was, or nothing."""
@@ -123,6 +129,12 @@ class OnSqlite:
         if not self._path.exists():
             return []
         return [row for row in self._observer().errors() if row.session == session]
+
+    def sessions(self) -> list[str]:
+        """Return the names of all sessions that have an event."""
+        if not self._path.exists():
+            return []
+        return sorted(row.id for row in self._observer().sessions())
 
     def copy(self, to: Path) -> None:
         """Copy the database as it is, as a backup of a living one does."""

@@ -36,7 +36,8 @@ TORN: Final = "half a sen"
 class SimModel:
     """One process's connection to the provider. The model's name is the session's."""
 
-    def __init__(self, world: World, owner: Owner, seed: int) -> None:
+    def __init__(self, world: World, owner: Owner, seed: int, price: Price = PRICE) -> None:
+        self._price = price
         self._world = world
         self._owner = owner
         self._seed = seed
@@ -48,7 +49,7 @@ class SimModel:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelReply]:
         """Answer as planned for this place, or fail as planned for this attempt."""
-        session = request.model
+        session = self.session_of(request)
         for wrong in what_is_wrong(request.items):
             self._world.violated("transcript", f"{session}: {wrong}")
         for wrong in self._world.reading(session, request.items):
@@ -62,10 +63,10 @@ class SimModel:
         await self._world.point(self._owner, "model.before")
         async for piece in self._fail(session, dice, request):
             yield piece
-        self._world.bill(session, read, PRICE.input)
-        items = plan(dice, place, request)
+        self._world.bill(session, read, self._price.input)
+        items = self.plan(dice, place, request)
         wrote = min(sum(tokens_of(item) for item in items), request.max_output_tokens)
-        self._world.bill(session, wrote, PRICE.output)
+        self._world.bill(session, wrote, self._price.output)
         for item in items:
             if isinstance(item, Text):
                 yield TextDelta(item.text[:3])
@@ -77,6 +78,14 @@ class SimModel:
         yield ModelReply(
             items, usage, "tool_calls" if calls else "stop", (raw,), "sim", "sim", session
         )
+
+    def session_of(self, request: ModelRequest) -> str:
+        """Return the session that asks: the model has its name."""
+        return request.model
+
+    def plan(self, dice: Random, place: int, request: ModelRequest) -> tuple[ReplyItem, ...]:
+        """Return what is said at this place."""
+        return plan(dice, place, request)
 
     async def _fail(
         self, session: str, dice: Random, request: ModelRequest
@@ -90,8 +99,8 @@ class SimModel:
         if kind == 1:
             raise _failed("E-MODEL-RATE", retryable=True, retry_after_s=dice.choice((1, 90, 600)))
         if kind == 2:
-            self._world.bill(session, tokens_read(request), PRICE.input)
-            self._world.bill(session, 3, PRICE.output)
+            self._world.bill(session, tokens_read(request), self._price.input)
+            self._world.bill(session, 3, self._price.output)
             yield TextDelta(TORN)
             await self._world.point(self._owner, "model.torn")
             info = error_info("E-MODEL-TORN", "model", "torn", retryable=True)

@@ -50,6 +50,19 @@ class Runaway(SimulationStuck):
     """More callbacks ran than any sensible run needs."""
 
 
+class SimTask(asyncio.Task[Any]):
+    """A task whose place in a set follows from its number, not from where in memory it lies:
+    asyncio cancels the tasks of a group in the order of a set.
+    """
+
+    def __init__(self, work: Any, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(work, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class SimLoop(asyncio.SelectorEventLoop):
     """See the module. `disorder` 0 keeps asyncio's own order; 1 draws every callback by lot."""
 
@@ -66,6 +79,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         self._timer_count = 0
         self._aside: list[tuple[Owner, asyncio.Handle]] = []
         self._burying = False
+        self._owners: list[Owner] = []  # of the tasks
         self._tasks: list[asyncio.Task[Any]] = []  # a dead process's tasks must not be collected
         self.set_task_factory(self._make_task)
 
@@ -90,9 +104,17 @@ class SimLoop(asyncio.SelectorEventLoop):
     def _make_task(
         self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any
     ) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
+        task = SimTask(work, len(self._tasks), loop=loop, **options)
         self._tasks.append(task)
+        context: Context | None = options.get("context")
+        self._owners.append(_OWNER.get() if context is None else context.get(_OWNER, _NOBODY))
         return task
+
+    def pending(self, prefix: str) -> list[str]:
+        """Return the names of tasks of the living that begin with `prefix` and have not ended."""
+        both = zip(self._tasks, self._owners, strict=True)
+        alive = [task.get_name() for task, owner in both if owner.alive and not task.done()]
+        return [name for name in alive if name.startswith(prefix)]
 
     def call_soon(
         self,

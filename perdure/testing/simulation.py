@@ -4,12 +4,13 @@
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
 from perdure.core.agent import EnvironmentSpec, Limits
+from perdure.core.budget import Price
 from perdure.core.errors import PerdureError, Unavailable
 from perdure.core.events import Event, SessionRewound
 from perdure.core.evolve import evolve
@@ -21,10 +22,10 @@ from perdure.engine.kit import Bounds, Kit
 from perdure.engine.runtime import Engine
 from perdure.ports.sandbox import Environments
 from perdure.ports.store import Store
-from perdure.testing.clocks import SeededIds
 from perdure.testing.faults import (
     FaultPlan,
     Injector,
+    OrderedIds,
     Process,
     SimClock,
     SimFaults,
@@ -33,6 +34,7 @@ from perdure.testing.faults import (
 from perdure.testing.invariants import check_all
 from perdure.testing.sim_disks import Disk, InMemory, OnSqlite
 from perdure.testing.sim_model import PRICE, SimModel
+from perdure.testing.sim_replay import replayed
 from perdure.testing.sim_sandbox import SimEnvironments
 from perdure.testing.sim_store import SimStore
 from perdure.testing.sim_tools import SimTool, draw_agent
@@ -77,11 +79,14 @@ class Report:
 class Simulation:
     """One run."""
 
+    steps_max = STEPS_MAX
+
     def __init__(
         self, seed: int, loop: SimLoop, disk: Disk, build: Build, faults: FaultPlan | None
     ) -> None:
         self._dice = Random(seed)
         self.seed = seed
+        self.prices: Mapping[str, Price] = {"sim:*": PRICE}
         self.world = World(loop, Random(seed + 1_000_003))
         self.sessions = [f"s{i}" for i in range(self._dice.choice((1, 1, 1, 2, 3)))]
         self.plans = {name: draw_agent(self._dice) for name in self.sessions}
@@ -135,6 +140,9 @@ class Simulation:
         """Let somebody follow a session from its beginning."""
         reader = Reader(self, session, Random(f"r{self.seed}{session}"))
         self._readers.append(self.world.loop.create_task(reader.follow()))
+
+    async def discover(self) -> None:
+        """Look whether there are sessions that nobody has met yet."""
 
     async def live(self) -> None:
         """Let everybody do what they came for."""
@@ -227,18 +235,26 @@ class Simulation:
         kit = Kit(
             store=self._build.store(SimStore(process.own, world, process, self.injector)),
             clock=SimClock(world),
-            ids=SeededIds(self.seed * 1000 + self._born),
-            models=SimModel(world, process, self.seed),
+            ids=OrderedIds(world.order, self.seed * 1000 + self._born),
+            models=self.model(process),
             environments={"sim": self._build.environments(world, process)},
-            prices={"sim:*": PRICE},
+            prices=self.prices,
             bounds=self._bounds,
         )
         process.engine = await self._build.engine(kit).__aenter__()
-        for name in self.plans:
-            process.agents[name] = self._agent(process, name)
-            await process.engine.register(process.agents[name])
+        for name, agent in self.agents(process).items():
+            process.agents[name] = agent
+            await process.engine.register(agent)
         process.ready = True
         await wake_all(process.engine)
+
+    def model(self, process: Process) -> SimModel:
+        """Return a process's connection to the provider."""
+        return SimModel(self.world, process, self.seed)
+
+    def agents(self, process: Process) -> dict[str, Agent]:
+        """Return the agents as a process has them, by the session that they work in."""
+        return {name: self._agent(process, name) for name in self.plans}
 
     def _agent(self, process: Process, session: str) -> Agent:
         plan = self.plans[session]
@@ -264,6 +280,7 @@ class Simulation:
         loop = self.world.loop
         length, since = -1, loop.time()
         while True:
+            await self.discover()
             now = sum(len(self.world.events(name)) for name in self.sessions)
             if now != length:
                 length, since = now, loop.time()
@@ -280,7 +297,7 @@ class Simulation:
     async def _rests(self, user: User) -> bool:
         letters = await user.request(user.letters)
         match next_step(self.state(user.session)):
-            case Rest("idle"):
+            case Rest("idle" | "closed"):
                 return not letters
             case Rest(why="paused" | "parked"):
                 if user.patience <= 0:
@@ -357,7 +374,9 @@ def simulate(
     kind: type[Simulation] = Simulation,
 ) -> Report:
     """Run one seed to its end and return what was found. `store` is memory or sqlite."""
-    loop = SimLoop(seed, steps_max=STEPS_MAX, disorder=Random(seed + 5).choice((0.0, 0.3, 1.0)))
+    loop = SimLoop(
+        seed, steps_max=kind.steps_max, disorder=Random(seed + 5).choice((0.0, 0.3, 1.0))
+    )
     disk: Disk = OnSqlite() if store == "sqlite" else build.memory()
     simulation = kind(seed, loop, disk, build, faults)
     world = simulation.world
@@ -371,6 +390,7 @@ def simulate(
         simulation.bury()
         disk.close()
     journals = {name: world.read(name) for name in simulation.sessions}
+    world.violations.extend(f"replay: {finding}" for finding in replayed(journals))
     count = sum(len(events) for events in journals.values())
     return Report(
         seed, store, world.violations, world.story, count, world.kills, loop.steps, journals

@@ -18,7 +18,7 @@ from perdure.engine.kit import Bounds, Kit
 from perdure.engine.runtime import Engine
 from perdure.engine.session import Session
 from perdure.models.scripted import Reply, Script, Scripted
-from perdure.ports.model import Delta, Model, ModelReply, ModelRequest
+from perdure.ports.model import Delta, Model, ModelReply, ModelRequest, Models
 from perdure.stores.faults import Faults
 from perdure.testing.clocks import SeededIds
 from perdure.testing.faults import Process, SimClock
@@ -73,6 +73,8 @@ class Stage:
         self.bounds = BOUNDS
         self.prices: dict[str, Price] = {}
         self.agent = Agent("agent", "scripted:play")
+        self.engine_type: type[Engine] = Engine
+        self.models: Callable[[Script, list[ModelRequest]], Models] = Recorder
 
     def plays(self, *replies: Reply) -> None:
         """Say what the model will answer, reply by reply."""
@@ -92,12 +94,12 @@ class Stage:
             store=process.own,
             clock=SimClock(self.world),
             ids=SeededIds(len(self.processes)),
-            models=Recorder(self.script, self.requests),
+            models=self.models(self.script, self.requests),
             environments={"sim": SimEnvironments(self.world, process)},
             prices=self.prices,
             bounds=self.bounds,
         )
-        process.engine = await Engine(kit).__aenter__()
+        process.engine = await self.engine_type(kit).__aenter__()
         await process.engine.register(process.agents["agent"])
         for row in await process.engine.sessions():
             process.engine.wake(row.id)

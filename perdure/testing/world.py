@@ -37,6 +37,8 @@ class Records(Protocol):
 
     def errors(self, session: str) -> list[ErrorRow]: ...
 
+    def sessions(self) -> list[str]: ...
+
 
 class Entered(msgspec.Struct, frozen=True):
     """A tool was entered: the moment from which an effect is possible."""
@@ -80,6 +82,7 @@ class World:
     seen: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     violations: list[str] = field(default_factory=list)
     story: list[tuple[float, str]] = field(default_factory=list)
+    order: dict[str, int] = field(default_factory=dict)  # of events, as they were made
     kills: int = 0
     in_doubt: int = 0
     killed: set[str] = field(default_factory=set)

@@ -244,3 +244,24 @@ def test_a_rewind_to_the_beginning_gives_the_first_files_back(shell: Shell) -> N
     assert done["done"] is True
     assert done["files"] == {"restored": 2, "kept": []}
     assert sorted(path.name for path in (shell.folder / "project").iterdir()) == ["kept.txt"]
+
+
+def test_a_fork_says_the_last_message_in_other_words(shell: Shell) -> None:
+    refunded(shell)
+    done = shell.perdure("fork", "s1", "--edit", "look at 10", "--name", "other", "--yes")
+    assert done.status == 0, done.err
+    said = [
+        e["payload"] for e in events(shell, "other") if e["payload"]["type"] == "input.accepted"
+    ]
+    assert [p.get("kind") for p in said] == ["message", "pause"]
+    assert said[0]["content"][0]["text"] == "look at 10"
+    assert [e["payload"]["type"] for e in events(shell, "other")].count("turn.started") == 0
+    assert shell.perdure("resume", "other").status == 0
+    assert "turn.ended" in [e["payload"]["type"] for e in events(shell, "other")]
+    assert [e for e in events(shell, "s1") if "look at 10" in json.dumps(e)] == []
+
+
+def test_a_fork_cannot_say_anew_what_was_never_said(shell: Shell) -> None:
+    refunded(shell)
+    done = shell.perdure("fork", "s1", "--at", "1", "--edit", "x", "--yes")
+    assert done.status == 2 and "E-FORK-EDIT" in done.err

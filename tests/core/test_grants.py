@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from perdure.core.agent import Effect, Rule, ToolSpec, Verdict
 from perdure.core.conditions import parse
-from perdure.core.grants import Grant, first_covering
-from perdure.core.policy import decide
+from perdure.core.grants import Asked, Grant, first_covering
+from perdure.core.policy import asking, decide
 
 CONDITIONS = (
     "",
@@ -62,7 +62,7 @@ def allowed(
     """As the engine decides: a grant is asked for only where a person would be."""
     verdict = decide(spec, rules, arguments).verdict
     if verdict is Verdict.ASK:
-        return first_covering(grants, spec, "clerk", arguments, now_us) is not None
+        return first_covering(grants, spec, Asked("clerk", ""), arguments, now_us) is not None
     return verdict is Verdict.ALLOW
 
 
@@ -89,7 +89,7 @@ def _holds(when: str, arguments: dict[str, Any]) -> bool | None:
 def test_what_a_grant_covers_is_certain(
     grant: Grant, spec: ToolSpec, arguments: dict[str, Any], now_us: int
 ) -> None:
-    covers = grant.covers(spec, "clerk", arguments, now_us)
+    covers = grant.covers(spec, Asked("clerk", ""), arguments, now_us)
     fits = [
         grant.tool == spec.name,
         grant.digest == spec.digest,
@@ -105,7 +105,7 @@ GRANT = Grant("s:a1", "refund", SPEC.digest, when="eur < 50", until_us=10, by="a
 
 
 def test_a_grant_covers_what_it_is_for() -> None:
-    assert GRANT.covers(SPEC, "clerk", {"eur": 49}, 9)
+    assert GRANT.covers(SPEC, Asked("clerk", ""), {"eur": 49}, 9)
     assert GRANT.shown == "refund: eur < 50 → allow (this session, by anna)"
 
 
@@ -122,4 +122,15 @@ def test_a_grant_covers_what_it_is_for() -> None:
     ],
 )
 def test_it_covers_nothing_else(grant: Grant) -> None:
-    assert not grant.covers(SPEC, "clerk", {"eur": 49}, 9)
+    assert not grant.covers(SPEC, Asked("clerk", ""), {"eur": 49}, 9)
+
+
+def test_a_question_from_above_is_not_answered_by_what_was_allowed_without_it() -> None:
+    own = (Rule(SPEC.name, Verdict.ASK, "eur > 20"),)
+    above = (*own, Rule("*", Verdict.ASK, "eur > 10"))
+    grant = replace(GRANT, asks=asking(SPEC, own))
+    arguments = {"eur": 49}
+    assert grant.covers(SPEC, Asked("clerk", asking(SPEC, own)), arguments, 9)
+    assert not grant.covers(SPEC, Asked("clerk", asking(SPEC, above)), arguments, 9)
+    other = (*own, Rule("other", Verdict.ASK), Rule(SPEC.name, Verdict.ALLOW, "eur > 1"))
+    assert asking(SPEC, other) == asking(SPEC, own), "what asks about nothing here changes nothing"

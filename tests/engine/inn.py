@@ -82,11 +82,12 @@ async def a_moment() -> None:
 
 async def until(session: Session, holds: Any) -> State:
     """Wait until something holds of the session's state."""
+    state = await session.state()
     for _ in range(_LOOKS):
-        state = await session.state()
         if holds(state):
             return state
         await a_moment()
+        state = await session.state()
     raise AssertionError(f"it never came to that: {status(state)}")
 
 

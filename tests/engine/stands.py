@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 
 from perdure.core.agent import EnvironmentSpec, Limits, RetryPolicy
 from perdure.engine.agent import Agent
+from perdure.engine.breaker import BreakerRules
 from perdure.engine.journal import events_of
-from perdure.engine.kit import Kit
+from perdure.engine.kit import Bounds, Kit
 from perdure.engine.runtime import Engine
 from perdure.models.scripted import Script, Scripted
 from perdure.ports.model import Model
@@ -68,7 +69,9 @@ async def running(
 ) -> AsyncIterator[tuple[Engine, Agent]]:
     """Run an engine whose agent plays the script."""
     model = OneModel(Scripted(script))
-    kit = Kit(store, SystemClock(), RandomIds(), model, environments or {})
+    # Sessions that fail one after the other are what is looked at here: none of them is held up.
+    bounds = Bounds(breaker=BreakerRules(failures=0))
+    kit = Kit(store, SystemClock(), RandomIds(), model, environments or {}, bounds=bounds)
     tools: Sequence[Tool] = (world or World()).tools()
     limits = Limits(steps=6)
     retry = RetryPolicy(attempts=2, base_s=0.0)

@@ -1,7 +1,7 @@
 """A provider that fails for everybody is left alone for a while, and then tried with one call."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from random import Random
 
@@ -18,7 +18,7 @@ from perdure.engine.errors import rows_of
 from perdure.engine.replay import replay
 from perdure.models.scripted import Reply, Script, Scripted
 from perdure.ports.model import Delta, Model, ModelFailed, ModelReply, ModelRequest
-from perdure.testing import stage as stages
+from perdure.testing.broken_errors import NeverCloses
 from perdure.testing.stage import Stage, play, staged
 
 RULES = BreakerRules(failures=3, window_s=60.0, cool_s=30.0, cool_cap_s=100.0)
@@ -29,10 +29,10 @@ WRONG = error_info("E-MODEL-AUTH", "model", "wrong key")
 class Clocked:
     """Breakers and the time."""
 
-    def __init__(self, rules: BreakerRules = RULES) -> None:
+    def __init__(self, rules: BreakerRules = RULES, breakers: Breakers | None = None) -> None:
         self.rules = rules
         self.now_s = 0.0
-        self.breakers = Breakers()
+        self.breakers = breakers or Breakers()
 
     def wait_s(self, *models: str) -> float:
         return self.breakers.pick(models or ("a:x",), {}, self.now_s, self.rules).wait_s
@@ -165,7 +165,11 @@ def test_memory_is_bounded() -> None:
 @pytest.mark.parametrize("seed", range(50))
 def test_whatever_happens_it_always_closes_again(seed: int) -> None:
     """No history of calls leaves a breaker that holds everybody up for longer than its cap."""
-    dice, it = Random(seed), Clocked()
+    always_closes_again(seed, Breakers())
+
+
+def always_closes_again(seed: int, breakers: Breakers) -> None:
+    dice, it = Random(seed), Clocked(RULES, breakers)
     open_: list[int] = []
     for _ in range(300):
         it.now_s += dice.choice((0.0, 1.0, 20.0, 90.0))
@@ -186,12 +190,10 @@ def test_whatever_happens_it_always_closes_again(seed: int) -> None:
     assert it.wait_s() == 0, "somebody may try"
 
 
-def test_a_breaker_that_never_closes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Breakers, "given_up", lambda *_: None)
-
+def test_a_breaker_that_never_closes_is_caught() -> None:
     def all_seeds() -> None:
         for seed in range(50):
-            test_whatever_happens_it_always_closes_again(seed)
+            always_closes_again(seed, NeverCloses())
 
     with pytest.raises(AssertionError):
         all_seeds()
@@ -203,36 +205,30 @@ def test_a_breaker_that_never_closes_is_caught(monkeypatch: pytest.MonkeyPatch) 
 class Moody:
     """Finds scripted models; those of a provider in `broken` are overloaded."""
 
-    def __init__(self, script: Script, requests: list[ModelRequest]) -> None:
+    def __init__(self, script: Script, requests: list[ModelRequest], broken: set[str]) -> None:
         self._script = script
         self._requests = requests
+        self._broken = broken
 
     def get(self, name: str) -> tuple[Model, str]:
         provider = name.partition(":")[0]
-        return MoodyModel(self._script, provider, self._requests), name
+        return MoodyModel(self._script, self._requests, lambda: provider in self._broken), name
 
 
 class MoodyModel(Scripted):
-    def __init__(self, script: Script, provider: str, requests: list[ModelRequest]) -> None:
+    def __init__(
+        self, script: Script, requests: list[ModelRequest], fails: Callable[[], bool]
+    ) -> None:
         super().__init__(script)
-        self._of = provider
         self._requests = requests
+        self._fails = fails
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelReply]:
         self._requests.append(request)
-        if self._of in BROKEN:
+        if self._fails():
             raise ModelFailed(BUSY)
         async for piece in super().stream(request):
             yield piece
-
-
-BROKEN: set[str] = set()
-
-
-@pytest.fixture(autouse=True)
-def moody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "Recorder", Moody)
-    BROKEN.clear()
 
 
 def agent(*fallbacks: str, attempts: int = 9, limits: Limits | None = None) -> Agent:
@@ -241,10 +237,14 @@ def agent(*fallbacks: str, attempts: int = 9, limits: Limits | None = None) -> A
     return Agent("agent", "a:big", retry=retry, fallbacks=fallbacks, limits=limits)
 
 
-def prepare(stage: Stage, made: Agent) -> None:
+def prepare(stage: Stage, made: Agent) -> set[str]:
+    """Set the stage; return the providers that are broken, `a` to begin with."""
+    broken = {"a"}
+    stage.models = lambda script, requests: Moody(script, requests, broken)
     stage.bounds = replace(stage.bounds, breaker=RULES)
     stage.plays(Reply(text="hello"))
     stage.agent = made
+    return broken
 
 
 def identical(stage: Stage, name: str = "s") -> None:
@@ -258,11 +258,10 @@ def notes(stage: Stage, name: str = "s") -> list[str]:
 
 def test_a_session_waits_and_spends_no_attempt() -> None:
     async def scene(stage: Stage) -> None:
-        BROKEN.add("a")
-        prepare(stage, agent())
+        broken = prepare(stage, agent())
         await stage.say(await stage.start(), "go")
         await stage.until(lambda _: notes(stage))
-        BROKEN.clear()
+        broken.clear()
         await stage.still()
         assert status(stage.state()) == "idle"
 
@@ -278,8 +277,7 @@ def test_a_session_waits_and_spends_no_attempt() -> None:
 
 def test_the_failures_of_all_sessions_count_and_one_of_them_tries() -> None:
     async def scene(stage: Stage) -> None:
-        BROKEN.add("a")
-        prepare(stage, agent())
+        broken = prepare(stage, agent())
         process = await stage.start()
         names = [f"s{n}" for n in range(8)]
         for name in names:
@@ -288,7 +286,7 @@ def test_the_failures_of_all_sessions_count_and_one_of_them_tries() -> None:
         asked = len(stage.requests)
         await stage.passes(35.0)
         assert len(stage.requests) <= asked + 1, "one call tries for all"
-        BROKEN.clear()
+        broken.clear()
         for name in names:
             await stage.still(name)
             assert status(stage.state(name)) == "idle"
@@ -300,7 +298,6 @@ def test_the_failures_of_all_sessions_count_and_one_of_them_tries() -> None:
 
 def test_a_fallback_of_another_provider_is_called_at_once() -> None:
     async def scene(stage: Stage) -> None:
-        BROKEN.add("a")
         prepare(stage, agent("b:small"))
         process = await stage.start()
         await stage.say(process, "go")
@@ -321,7 +318,6 @@ def test_a_fallback_of_another_provider_is_called_at_once() -> None:
 
 @staged
 async def test_mail_still_wakes_a_session_that_waits(stage: Stage) -> None:
-    BROKEN.add("a")
     prepare(stage, agent())
     process = await stage.start()
     await stage.say(process, "go")
@@ -335,7 +331,6 @@ async def test_mail_still_wakes_a_session_that_waits(stage: Stage) -> None:
 
 @staged
 async def test_the_turns_time_holds_while_it_waits(stage: Stage) -> None:
-    BROKEN.add("a")
     prepare(stage, agent(limits=Limits(wall_s=10.0)))
     process = await stage.start()
     await stage.say(process, "go")
@@ -346,13 +341,12 @@ async def test_the_turns_time_holds_while_it_waits(stage: Stage) -> None:
 
 @staged
 async def test_a_new_process_begins_with_closed_breakers(stage: Stage) -> None:
-    BROKEN.add("a")
-    prepare(stage, agent())
+    broken = prepare(stage, agent())
     first = await stage.start()
     await stage.say(first, "go")
     await stage.happens(lambda: notes(stage))
     stage.kill(first)
-    BROKEN.clear()
+    broken.clear()
     began = stage.loop.time()
     await stage.start()
     await stage.happens(lambda: stage.state().turn is None)

@@ -6,14 +6,14 @@ import pytest
 from msgspec.structs import replace
 
 from perdure.core import compacting, events as e
-from perdure.core.agent import Compaction, Limits
-from perdure.core.compacting import Elide
+from perdure.core.agent import Compaction
 from perdure.core.content import (
     ModelItem,
     ToolCall,
     UserItem,
 )
 from perdure.core.context import Transcript
+from perdure.core.errors import error_info
 from perdure.core.events import Event
 from perdure.core.evolve import fold
 from perdure.engine import remedies
@@ -151,17 +151,19 @@ async def test_a_journal_of_before_there_were_remedies_replays() -> None:
     await exact([head, *events[1:]])
 
 
-async def test_a_loop_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broken on purpose: it elides what is short already, and nobody counts."""
+async def test_a_loop_would_be_seen() -> None:
+    """Broken on purpose: a turn that compacts once more than it may."""
     whole = await recorded("elide")
-    assert most_in_a_turn(whole) <= 4
-    monkeypatch.setattr(remedies, "COMPACTIONS", 10**9)
-    monkeypatch.setattr(compacting, "plan", lambda read, _goal: Elide(read.seqs[-1], 10**9))
-    disk = MemoryDisk()
-    async with engine_on(disk, Small(100)) as engine:
-        session = await engine.session("s", agent(limits=Limits(steps=20)))
-        await session.send("Read. " + "x" * 200)
-    assert most_in_a_turn(await journal(disk)) > 4
+    assert most_in_a_turn(whole) <= remedies.COMPACTIONS
+    last = next(v for v in reversed(whole) if isinstance(v.payload, e.ContextCompacted))
+    looped = [*whole, *[last] * remedies.COMPACTIONS]
+    assert most_in_a_turn(looped) > remedies.COMPACTIONS
+    overflow = error_info("E-CONTEXT-OVERFLOW", "model", "too long")
+    state = fold(whole[: last.seq])
+    assert state.turn is not None
+    assert remedies.remedy_of(state, overflow).remedy == "compact"
+    spent = replace(state, turn=replace(state.turn, compactions=remedies.COMPACTIONS))
+    assert not remedies.remedy_of(spent, overflow).remedy
 
 
 async def test_a_compaction_that_drops_the_originals_would_be_seen() -> None:

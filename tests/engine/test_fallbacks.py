@@ -11,12 +11,12 @@ from perdure.core.content import Usage
 from perdure.core.errors import InvalidRequest, error_info
 from perdure.core.state import ModelCall, State, Turn
 from perdure.core.step import status
-from perdure.engine import model_calls, remedies
 from perdure.engine.agent import Agent
-from perdure.engine.remedies import Cure, models_due, remedy_of
+from perdure.engine.remedies import models_due, remedy_of
 from perdure.engine.replay import replay
 from perdure.models.scripted import Failure, Reply
 from perdure.ports.store import SessionRow
+from perdure.testing.broken_errors import Shops
 from perdure.testing.stage import Stage, play, staged
 
 TWICE = RetryPolicy(attempts=2, base_s=1.0)
@@ -147,7 +147,7 @@ async def test_lists_know_what_the_fallback_cost(stage: Stage) -> None:
     async def rows(engine: object) -> list[SessionRow]:
         return await engine.sessions()  # type: ignore[attr-defined,no-any-return]
 
-    (row,) = await stage.on(stage.processes[-1], rows)  # type: ignore[arg-type]
+    (row,) = await stage.on(stage.processes[-1], rows)
     costs = [p.usage.cost_micro_usd or 0 for p in stage.payloads(e.ModelResponded)]
     assert row.micro_usd == sum(costs) > 0
 
@@ -191,17 +191,15 @@ def test_a_fallback_must_say_whose_model_it_is() -> None:
         Agent("agent", "a:big", fallbacks="b:small")
 
 
-def test_an_engine_that_shops_for_a_model_that_reads_more_is_caught(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def shops(state: State, error: object) -> Cure:
-        later = models_due(state)[1:]
-        return Cure("fallback", later[0]) if later else Cure()
+def test_an_engine_that_shops_for_a_model_that_reads_more_is_caught() -> None:
+    async def scene(stage: Stage) -> None:
+        stage.engine_type = Shops
+        await runs(stage, agent("b:small"), fails("context_overflow", 99))
 
-    monkeypatch.setattr(model_calls, "remedy_of", shops)
+    stage = play(scene)
+    assert {model for model, _ in called(stage)} == {"a:big", "b:small"}
     with pytest.raises(AssertionError):
-        test_what_is_the_transcripts_own_fault_does_not_go_from_model_to_model("context_overflow")
-    assert "E-CONTEXT-OVERFLOW" not in remedies.FALLS_BACK
+        identical(stage)
 
 
 def test_what_one_model_counted_is_no_bound_for_another() -> None:

@@ -4,16 +4,18 @@ import pytest
 from msgspec.structs import replace
 
 from perdure.core import events as e
+from perdure.core.content import ResultItem
 from perdure.engine import grants
 from perdure.engine.driver import Driver
 from perdure.engine.replay import replay
 from perdure.engine.runtime import Engine
+from perdure.replaying import replay_session_with
 from perdure.testing import broken_grants
 from perdure.testing.broken_engines import ApprovesAgain, with_driver, with_journal
 from perdure.testing.grant_checks import check_store
 from tests.engine.desk import PEOPLE, Desk, asked, go_on, rule_for
 from tests.engine.told import journal
-from tests.trees.family import part, says, uses
+from tests.trees.family import Cast, part, says, uses
 
 
 async def scene_definition(desk: Desk) -> list[str]:
@@ -120,3 +122,22 @@ def _forged(event: e.Event, change: dict[str, str]) -> e.Event:
     if not isinstance(p, e.ToolRequested | e.ActionResolved) or p.grant is None:
         return event
     return replace(event, payload=replace(p, grant=replace(p.grant, **change)))
+
+
+@pytest.mark.parametrize("granted_in", ["s", "t"])
+async def test_another_model_has_what_was_granted_too(granted_in: str) -> None:
+    """`t` was allowed by the rule that was made in `s`."""
+    desk = Desk(30, 40)
+    async with desk.open() as engine:
+        session = await engine.session("s", desk.agent())
+        await asked(session)
+        await session.allow("a1", by="anna", scope="rule", when="eur < 50")
+        await go_on(session)
+        await asked(await engine.session("t", desk.agent()))
+        other = part(uses("refund", eur=30), uses("refund", eur=40), says("so"))
+        found = await replay_session_with(
+            engine.kit.store, granted_in, Cast({"other": other}), model="scripted:other"
+        )
+    assert found.stopped is None
+    texts = [i.text for i in found.rerun if isinstance(i, ResultItem)]
+    assert texts == ["refunded 30.0", "refunded 40.0"]

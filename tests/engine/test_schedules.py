@@ -105,15 +105,24 @@ def nightly(**more: Any) -> Schedule:
 
 
 async def settle(engine: Engine) -> None:
-    """Fire what is due until all of it has begun and all sessions are at rest."""
-    while True:
-        await engine.schedules.tick()
-        for row in await engine.sessions():
-            async for _ in Session(engine, row.id).watch():
-                pass
-        due = [fire for each in await engine.schedules.all() for fire in each.due]
-        if not due:
-            return
+    """Fire what is due until all of it has begun and all sessions are at rest.
+
+    The look at unfinished runs goes on meanwhile: it takes over from a process that dies now.
+    """
+    firing = asyncio.create_task(engine.schedules.run())
+    try:
+        while True:
+            await engine.schedules.tick()
+            # Asked before the sessions are looked at: who dies in between leaves a message there.
+            begun = not any(each.due for each in await engine.schedules.all())
+            for row in await engine.sessions():
+                async for _ in Session(engine, row.id).watch():
+                    pass
+            if begun:
+                return
+    finally:
+        firing.cancel()
+        await asyncio.gather(firing, return_exceptions=True)
 
 
 async def until_dead(store: Dying, engine: Engine) -> None:
@@ -157,14 +166,25 @@ async def two_nights(
         await there.schedules.add(plan)
         clock.set(START)
         dying = Dying(first, harness, at, after=after)
-        async with node(dying, clock, firing, seed=2) as engine:
-            both = [until_dead(dying, engine)] + ([settle(there)] if beside else [])
-            await asyncio.gather(*both)
-            count = dying.count
+        engine = await engine_on(dying, clock, seed=2).__aenter__()
+        engine.schedules = firing(engine)
+        await engine.register(agent_of())
+        both = [until_dead(dying, engine)] + ([settle(there)] if beside else [])
+        await asyncio.gather(*both)
+        count = dying.count
+        await put_away(engine)
         await settle(there)
         clock.set(START + HOUR + 1)
         await settle(there)
         return await told(second), count
+
+
+async def put_away(engine: Engine) -> None:
+    """Close an engine, by force where its store is dead and answers nothing any more."""
+    closing = asyncio.create_task(engine.close())
+    while not (await asyncio.wait({closing}, timeout=0.5))[0]:
+        closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
 
 
 def harness_of(kind: str, folder: Path) -> Harness:

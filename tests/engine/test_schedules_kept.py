@@ -1,6 +1,7 @@
 """What is done with schedules: kept, paused, asked for now, looked after, taken away."""
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,14 +9,16 @@ import msgspec
 import pytest
 
 from perdure.app import Options, Runtime
-from perdure.core.errors import Conflict, InvalidRequest, NotFound
+from perdure.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from perdure.core.schedules import Fire
 from perdure.engine.calendar import moment_of, us_of
 from perdure.engine.schedules import KIND, session_of
 from perdure.engine.session import Session
+from perdure.ports.store import Batch, Claim, Store
 from perdure.replaying import replay_session
 from perdure.sync import Runtime as SyncRuntime
 from perdure.testing.clocks import FakeClock
+from perdure.testing.sim_store import StoreProxy
 from tests.contract.stores import MemoryHarness
 from tests.engine.test_schedules import (
     HOUR,
@@ -246,3 +249,48 @@ def test_a_plain_script_keeps_schedules_too(tmp_path: Path) -> None:
         assert not runtime.resume_schedule("nightly").paused
         runtime.remove_schedule("nightly")
         assert runtime.schedules() == []
+
+
+async def test_a_session_for_all_runs_that_was_closed_is_told() -> None:
+    clock = FakeClock(START - 1)
+    async with node(await MemoryHarness().open(), clock) as engine:
+        await engine.schedules.add(nightly(session="log"))
+        await (await engine.session("log", agent_of())).close(by="anna")
+        for hour in range(2):
+            clock.set(START + hour * HOUR)
+            await engine.schedules.tick()
+            schedule = await engine.schedules.get("nightly")
+            assert schedule.error.startswith("E-SESSION-CLOSED"), "and it does not try for ever"
+            assert (schedule.due, len(schedule.runs)) == ((), hour + 1)
+
+
+class LetsNothingGo(StoreProxy):
+    """A store that hangs while a session is made, and fails to give it up."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.hangs, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    def append(self, batch: Batch) -> Awaitable[None]:
+        async def late() -> None:
+            self.hangs.set()
+            await self.goes_on.wait()
+            await self._inner.append(batch)
+
+        return asyncio.ensure_future(late())
+
+    async def release(self, claim: Claim) -> None:
+        raise Unavailable("E-STORE-CLOSED", "gone")
+
+
+async def test_firing_ends_when_it_is_told_to_though_the_store_fails_just_then() -> None:
+    store = LetsNothingGo(await MemoryHarness().open())
+    async with node(store, FakeClock(START)) as engine:
+        await engine.schedules.add(nightly(cron="", at_us=START))
+        firing = asyncio.create_task(engine.schedules.run())
+        await store.hangs.wait()
+        firing.cancel()
+        done, _ = await asyncio.wait({firing}, timeout=2.0)
+        store.goes_on.set()
+        firing.cancel()
+        assert done == {firing}

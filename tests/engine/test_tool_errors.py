@@ -1,8 +1,9 @@
 """Tool calls that fail: how often they are tried again, and who hears of what remains."""
 
 import asyncio
+import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +16,15 @@ from perdure.core.content import ResultItem
 from perdure.core.errors import ErrorInfo, error_info
 from perdure.core.inbox import Decide
 from perdure.core.step import status
-from perdure.engine import tool_calls, tool_errors
 from perdure.engine.agent import Agent
 from perdure.engine.errors import rows_of
 from perdure.engine.replay import replay
+from perdure.engine.runtime import Engine
 from perdure.models.scripted import Call, Reply
 from perdure.ports.store import Batch
 from perdure.ports.tool import OutcomeUnknown, ToolContext, ToolFailed, ToolOutput
 from perdure.stores.faults import Faults
+from perdure.testing.broken_errors import ForgetsAttempts, TriesOnceAgain
 from perdure.testing.stage import Stage, play, staged
 from perdure.tools.python import tool
 
@@ -187,7 +189,8 @@ def test_a_person_hears_of_the_error_that_remains(effect: str, decision: e.Decis
         (action,) = stage.state().actions.values()
         assert "FAILED 3 times: E-BUSY: come back later" in action.question
         rows = rows_of("s", stage.world.events("s"))
-        assert [row.stopped for row in rows] == [False, False, True]
+        assert [row.stopped for row in rows] == [False, False, False, True]
+        assert functools.reduce(lambda a, b: a.followed_by(b), rows).count == 3
         letter = Decide(action.id, decision, "anna", result="by hand")
         await stage.with_session(stage.processes[-1], lambda s: s.decide(letter))
         await stage.until(lambda s: s.turn is None)
@@ -218,7 +221,7 @@ def test_a_turn_fails_where_that_was_asked_for() -> None:
         assert state.last_error is not None and state.last_error.code == "E-BUSY"
         assert len(stage.requests) == 1
         stopped = [row.stopped for row in rows_of("s", stage.world.events("s"))]
-        assert stopped == [False, False, True, True]
+        assert stopped == [False, False, False, True], "it stops with its turn"
 
         async def resumes(session: Any) -> None:
             await session.resume()
@@ -315,13 +318,16 @@ class DieAt(Faults):
             self._stage.kill(self._stage.processes[0])
 
 
-def crashed_at(seq: int, effect: str, *, after: bool) -> tuple[Stage, Job]:
+def crashed_at(
+    seq: int, effect: str, *, after: bool, engine: type[Engine] = Engine
+) -> tuple[Stage, Job]:
     """Play a call that fails twice, in a process that dies at event `seq`."""
     jobs: list[Job] = []
 
     async def scene(stage: Stage) -> None:
         job = Job(stage, effect, fails=99)
         jobs.append(job)
+        stage.engine_type = engine
         stage.plays(*ONE_CALL)
         stage.agent = job.agent()
         first = await stage.start(DieAt(stage, seq, after=after))
@@ -364,11 +370,7 @@ def test_a_crash_at_any_event_gives_no_call_more_attempts(effect: str) -> None:
     assert died >= 10, "the crashes did happen"
 
 
-def always_certain(work: Any, spec: Any, call: Any, failed: Any, *, certain: bool) -> Any:
-    return tool_errors.after_failure(work, spec, call, failed, certain=True)
-
-
-def test_an_engine_that_tries_a_once_call_again_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_tries_a_once_call_again_is_caught() -> None:
     jobs: list[Job] = []
 
     async def scene(stage: Stage) -> None:
@@ -377,28 +379,21 @@ def test_an_engine_that_tries_a_once_call_again_is_caught(monkeypatch: pytest.Mo
         jobs.append(Job(stage, "once", fails=99, error=unsure))
         await runs(stage, jobs[-1])
 
+    async def broken(stage: Stage) -> None:
+        stage.engine_type = TriesOnceAgain
+        await scene(stage)
+
     play(scene)
     assert len(jobs[-1].visits) == 1
-    monkeypatch.setattr(tool_calls, "after_failure", always_certain)
-    play(scene)
+    play(broken)
     assert len(jobs[-1].visits) == 3, "the broken engine is told apart"
 
 
-def test_an_engine_that_forgets_its_attempts_over_a_crash_is_caught(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    real: Callable[..., Any] = tool_errors.after_failure
-
-    def forgets(work: Any, spec: Any, call: Any, failed: Any, *, certain: bool) -> Any:
-        if work.journal.claim.epoch > 1:
-            call = tool_errors.replace(call, failures=0)
-        return real(work, spec, call, failed, certain=certain)
-
-    monkeypatch.setattr(tool_calls, "after_failure", forgets)
+def test_an_engine_that_forgets_its_attempts_over_a_crash_is_caught() -> None:
     caught = 0
     for seq, after in CRASHES:
         try:
-            stage, job = crashed_at(seq, "read", after=after)
+            stage, job = crashed_at(seq, "read", after=after, engine=ForgetsAttempts)
             check(stage, job)
         except AssertionError:
             caught += 1

@@ -35,8 +35,10 @@ PROMISES = {
     "killed": ("died of signal 9", "We do not know whether", "letters written: 2"),
     "mcp_tools": ("library__find_book: read", "'Night Trains', shelf 12"),
     "nightly_agent": (
-        "the run of Sat 21 03:00 is completed: 1 so far\nSat 21 02:00 UTC\n"
-        "  the run of Sat 21 03:00 is completed: 1 so far",
+        (
+            "the run of Sat 21 03:00 is completed: 1 so far\nSat 21 02:00 UTC\n"
+            "  the run of Sat 21 03:00 is completed: 1 so far"
+        ),
         "the run of Mon 23 03:00 is completed: 2 so far\n  missed: Sun 22 03:00",
     ),
     "plain_script": ("when the first one is gone.", "poem: idle"),

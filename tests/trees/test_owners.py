@@ -5,9 +5,12 @@ import asyncio
 import pytest
 
 from perdure.core import events as e
+from perdure.core.content import as_content
 from perdure.core.errors import Conflict
+from perdure.core.inbox import Say
 from perdure.engine.runtime import Engine
-from perdure.stores.memory import MemoryDisk
+from perdure.engine.session import Session
+from perdure.stores.memory import MemoryDisk, MemoryStore
 from tests.trees.family import (
     LEAD,
     SIGNER,
@@ -58,10 +61,23 @@ async def test_a_child_is_not_driven_by_another_process_than_its_root() -> None:
         with pytest.raises(Conflict) as caught:
             await child.send("and more")
         assert caught.value.code == "E-SUBAGENT-ELSEWHERE"
-        assert (await child.state()).turns == 1
         async for _ in (await one.session("s.t1.1")).watch():
             pass
         assert (await child.state()).turns == 2
+
+
+async def test_a_letter_that_another_process_took_for_a_child_is_worked_on_by_the_owner() -> None:
+    # Found by the simulation (trees, seed 132): the child's errand was over, so nobody looked.
+    parts = {"lead": part(tasks("a"), says("x")), "helper": part(says("y"), says("z"))}
+    disk = MemoryDisk()
+    async with house(parts, disk, node="a") as one, house(parts, disk, node="b", seed=1) as two:
+        await (await one.session("s", LEAD)).send("go")
+        await gone(one, "s.t1.1")
+        await two.register(LEAD)
+        with pytest.raises(Conflict):
+            await (await two.session("s.t1.1")).send("and more")
+        async with asyncio.timeout(10):
+            await until(Session(one, "s.t1.1"), e.TurnEnded, 2)
 
 
 async def test_a_child_whose_root_nobody_owns_brings_the_whole_tree_back_to_work() -> None:
@@ -80,3 +96,26 @@ async def test_a_child_whose_root_nobody_owns_brings_the_whole_tree_back_to_work
         session = await two.session("s")
         await until(session, e.TurnEnded)
         assert await results(session) == {"t1.1": "lease is signed"}
+
+
+async def test_a_child_that_its_owner_died_over_goes_on_with_its_tree() -> None:
+    # Found by the simulation (trees, seed 132): only children that a parent waits for were woken.
+    disk = MemoryDisk()
+    slow = {"lead": part(tasks("a"), says("x")), "helper": part(says("y"), says("z"), delay_s=5)}
+    parts = {
+        "lead": part(tasks("a"), says("x"), says("hello")),
+        "helper": part(says("y"), says("z")),
+    }
+    async with house(parts, disk, node="a") as one:
+        await (await one.session("s", LEAD)).send("go")
+    async with house(slow, disk, node="b", seed=1) as two:
+        await two.register(LEAD)
+        child = await two.session("s.t1.1")
+        await child.post(Say("message", as_content("and more")), "more")
+        await until(child, e.ModelRequested, 2)
+        assert isinstance(two.kit.store, MemoryStore)
+        two.kit.store.kill()
+    async with house(parts, disk, node="c", seed=2) as three:
+        await (await three.session("s", LEAD)).send("and you")
+        async with asyncio.timeout(10):
+            await until(await three.session("s.t1.1"), e.TurnEnded, 2)

@@ -1,0 +1,28 @@
+"""Seeds that found something once. They cost little and are run for ever."""
+
+import logging
+
+import pytest
+
+from perdure.testing.sim import KINDS
+from perdure.testing.simulation import simulate
+
+FOUND = (
+    ("trees", 27, "a full disk answered a call in its child's place"),
+    ("trees", 48, "a seed was not the same run every time"),
+    ("trees", 132, "a letter for a child whose errand was over was nobody's work"),
+    ("trees", 143, "a replay waited for a clock that had been set back"),
+    ("trees", 287, "a guest's error ended the errand of the tree's new owner"),
+    ("budgets", 265, "a letter was taken while its tree's owner was letting go"),
+    ("budgets", 1285, "a process did not end while it was stopping subagents"),
+    ("budgets", 1333, "a session was held by whoever had failed to let go of it"),
+)
+
+
+@pytest.mark.parametrize(("kind", "seed", "story"), FOUND)
+def test_it_does_not_come_back(kind: str, seed: int, story: str) -> None:
+    logging.disable(logging.CRITICAL)
+    try:
+        assert not simulate(seed, kind=KINDS[kind]).violations, story
+    finally:
+        logging.disable(logging.NOTSET)
