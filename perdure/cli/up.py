@@ -11,19 +11,20 @@ from typing import Any, Final
 
 from perdure.app import Options
 from perdure.cli.agents import Overrides, load_agent, load_agents
+from perdure.cli.elsewhere import only_here
 from perdure.cli.firing import ref_name
 from perdure.cli.places import Places
 from perdure.cli.screen import Screen
 from perdure.config import Project, load_project
-from perdure.core.errors import Forbidden, PerdureError
+from perdure.core.errors import PerdureError
 from perdure.engine.agent import Agent
 from perdure.engine.runtime import Engine
+from perdure.serving.first import first_key
 from perdure.serving.logs import start_logging
 from perdure.serving.server import Plan, Server
 from perdure.serving.web import Web, listen
 from perdure.stores.projects import DEFAULT
 
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _SHOWN: Final = 8
 
 
@@ -57,6 +58,7 @@ class Told:
 
 def up(refs: Sequence[str], *, host: str, port: int, json: bool) -> int:
     """Serve until told to stop."""
+    only_here("perdure up")
     project, refs = _project(refs)
     screen = Screen(json=json)
     start_logging(project.settings.server.log or ("json" if json else ""))
@@ -104,7 +106,7 @@ async def _serve(
         listener.close()
         raise
     try:
-        key = await _first_key(server, host)
+        key = await first_key(server, host) or ""
         notes = await _load_scheduled(project, await server.projects.engine(DEFAULT))
         names = [agent.name for agent in agents]
         web = Web(server, settings)
@@ -115,22 +117,6 @@ async def _serve(
         await server.close()
     screen.line('{"stopped":true}' if screen.json else "  stopped; all that was begun is kept")
     return 0
-
-
-async def _first_key(server: Server, host: str) -> str:
-    """Return a key that was made because there was none, or "". Raises `Forbidden` (E-UP-OPEN):
-    whoever reaches an address of the network must not be served before somebody made keys.
-    """
-    if await server.keys.all():
-        return ""
-    if host not in _LOOPBACK:
-        raise Forbidden(
-            "E-UP-OPEN",
-            f"{host} can be reached from elsewhere, and this store has no API keys yet.",
-            "perdure admin keys new    or listen on 127.0.0.1",
-        )
-    _, key = await server.keys.make(DEFAULT, "admin", name="first", by="perdure up")
-    return key
 
 
 async def _load_scheduled(project: Project, engine: Engine) -> list[str]:

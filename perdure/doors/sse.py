@@ -85,7 +85,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        streams: Streams = scope.get(SCOPE) or Streams(60.0)
+        streams: Streams = scope[SCOPE] if SCOPE in scope else Streams(60.0)
         over = streams.enter()
         gone = asyncio.ensure_future(_gone(receive))
         try:
@@ -118,8 +118,9 @@ class _Stalled(Exception):
 
 
 async def _sent(send: Send, chunk: bytes, stall_s: float) -> None:
+    limit = asyncio.timeout(stall_s)
     try:
-        async with asyncio.timeout(stall_s) as limit:
+        async with limit:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except TimeoutError as error:
         if limit.expired():
@@ -144,7 +145,8 @@ async def kept_alive(
             if pending is None:
                 pending = asyncio.ensure_future(_next(frames))
             first = asyncio.FIRST_COMPLETED
-            done, _ = await asyncio.wait({pending, *ends}, timeout=every_s, return_when=first)
+            awaited: set[asyncio.Future[Any]] = {pending, *ends}
+            done, _ = await asyncio.wait(awaited, timeout=every_s, return_when=first)
             if not done:
                 yield KEEPALIVE
             elif pending in done:

@@ -88,9 +88,11 @@ class Watch:
         try:
             await app(scope, receive, request.send)
         except asyncio.CancelledError:
-            if not self._stopping or request.status:
+            if not self._stopping:
                 raise
             task.uncancel()
+            if request.status:
+                return  # it was told to end, and did not in time
             scope[ERROR] = "E-SERVER-STOPPING"
             await request.refuse(503, "The server is stopping. Ask again: what was begun goes on.")
         except Exception as error:  # noqa: BLE001  # what it was goes to the log, not out

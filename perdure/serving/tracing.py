@@ -7,6 +7,7 @@ content. A turn's span hangs under the request that made the session work, and t
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.core.errors import InvalidRequest
@@ -133,7 +134,7 @@ class RequestSpans:
 def exporting() -> Tracing:
     """Return traces that go to where the variables OTEL_… say. Raises `InvalidRequest` (E-OTEL)."""
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        exporter = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
@@ -142,5 +143,5 @@ def exporting() -> Tracing:
             "pip install 'perdure[otel]'",
         ) from error  # fmt: skip
     provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(exporter.OTLPSpanExporter()))
     return Tracing(provider)

@@ -9,10 +9,10 @@ import contextlib
 import signal
 import socket
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final, cast
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from perdure.core.errors import Unavailable
@@ -32,19 +32,20 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        inner: ASGIApp = self.app  # type: ignore[assignment]
+        inner: Any = self.app
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             scope.setdefault("extensions", {})[ABORT] = transport.abort
             await inner(scope, receive, send)
 
-        self.app = app  # type: ignore[assignment]
+        self.app = cast(Any, app)
         self._patience = self.loop.call_later(_HEADERS_S, self._give_up)
 
     def handle_events(self) -> None:
         """See `H11Protocol`."""
         super().handle_events()
-        if self.cycle is not None and self._patience is not None:
+        begun: object = self.cycle  # there is one once the first headers were complete
+        if begun is not None and self._patience is not None:
             self._patience.cancel()
             self._patience = None
 
