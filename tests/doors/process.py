@@ -21,12 +21,13 @@ import openai
 import uvicorn
 
 from perdure.app import Options
-from perdure.doors.principals import Keys, Role
+from perdure.doors.principals import Keys
 from perdure.doors.settings import ServerSettings
 from perdure.engine.kit import Bounds
 from perdure.models.scripted import Script, Scripted
 from perdure.serving.server import Plan, Server
 from perdure.stores.sqlite import SqliteStore
+from perdure.stores.system import RandomIds, SystemClock
 from tests.doors.serving import Scripts
 
 LIFE_S = 60.0  # no server outlives its test by more
@@ -137,22 +138,20 @@ class Home:
         assert status is not None, "the server lives"
         return status
 
-    async def openai(self) -> openai.AsyncOpenAI:
+    async def openai(self, project: str = "default") -> openai.AsyncOpenAI:
         """Return a client of the server that runs now."""
         url = f"http://127.0.0.1:{self.port}/openai/v1"
-        key = self.keys["operator"]
+        key = self.keys[project]
         client = openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=30.0)
         self.clients.append(client)
         return client
 
 
-async def _make_key(path: Path, role: Role) -> str:
-    from perdure.stores.system import RandomIds, SystemClock
-
+async def _make_key(path: Path, project: str) -> str:
     store = await SqliteStore.open(path)
     try:
         keys = Keys(store, SystemClock(), RandomIds(), os.urandom)
-        return (await keys.make("default", role))[1]
+        return (await keys.make(project, "operator"))[1]
     finally:
         await store.close()
 
@@ -163,7 +162,8 @@ async def home(
 ) -> AsyncIterator[Home]:
     """A store at `path` with a key for it; its process is dead when the block ends."""
     here = Home(path, scripts, settings)
-    here.keys["operator"] = await _make_key(path, "operator")
+    for project in ("default", "other"):
+        here.keys[project] = await _make_key(path, project)
     try:
         yield here
     finally:

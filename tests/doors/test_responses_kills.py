@@ -11,7 +11,11 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from perdure.doors.toolmaker import McpServer
 from perdure.models.scripted import Call, Reply, Script
+from perdure.serving.tools import server_name
+from perdure.stores.projects import ProjectStores
+from perdure.stores.sqlite import SqliteStore
 from tests.contract.mcp_shop import Shop
 from tests.doors.process import Home, home
 
@@ -192,9 +196,6 @@ async def test_two_model_calls_with_a_tool_of_a_server_between_them(
 
 def looking(url: str) -> Script:
     """A script that calls the server's tool by the name we have for it."""
-    from perdure.doors.toolmaker import McpServer
-    from perdure.serving.tools import server_name
-
     name = f"{server_name(McpServer(url, 'shop'))}__look"
     first = Reply(text="Looking it up.", call=(Call(name, {"order": 7}),))
     return Script((first, Reply(text="Found: {{last_result}}.")), delay_s=0.003, chunk_chars=4)
@@ -214,21 +215,21 @@ async def test_a_foreground_stream_that_broke_can_be_fetched(tmp_path: Path) -> 
         assert gist(check(seen)) == [("reasoning", "", THOUGHT), ("message", "", TEXT)]
 
 
-async def test_unfinished_work_goes_on_without_anybody_asking(tmp_path: Path) -> None:
-    from perdure.stores.sqlite import SqliteStore
-
+@pytest.mark.parametrize("project", ["default", "other"])
+async def test_unfinished_work_goes_on_without_anybody_asking(tmp_path: Path, project: str) -> None:
     path = tmp_path / "s.db"
     async with home(path, {"talk": TALK}) as here:
         await here.start()
         seen: Events = []
-        name = await began(await here.openai(), seen, 4, model="talk")
+        name = await began(await here.openai(project), seen, 4, model="talk")
         await here.kill()
         await here.start()
-        store = await SqliteStore.open(path)
+        base = await SqliteStore.open(path)
+        store = ProjectStores(base).of(project)
         try:
             while (row := await store.session(name)) is None or row.status != "idle":
                 assert row is None or row.status == "running"
-                await store.changed(5.0)
+                await base.changed(5.0)
         finally:
-            await store.close()
+            await base.close()
         assert here.process is not None and here.process.is_alive()

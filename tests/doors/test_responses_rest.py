@@ -50,6 +50,19 @@ async def test_one_that_has_not_ended_has_no_successor() -> None:
         await client.responses.cancel(made.id)
 
 
+async def test_one_that_ended_with_nobody_looking_has_successors() -> None:
+    async with up({"talk": TALK}) as server:
+        client = await server.openai()
+        made = await client.responses.create(model="talk", input="Hi", background=True)
+        engine = await server.server.projects.engine("default")
+        async for _ in (await engine.session(made.id)).watch():
+            pass
+        done = await client.responses.create(
+            model="talk", input="More", previous_response_id=made.id
+        )
+        assert done.output_text == "Again: More"
+
+
 async def test_what_is_not_stored_cannot_be_fetched() -> None:
     async with up({"talk": TALK}) as server:
         client = await server.openai()

@@ -26,6 +26,7 @@ from perdure.doors.openai.conversations import entering
 from perdure.doors.openai.conversations.keeping import Conversations, locked
 from perdure.doors.openai.conversations.reading import Told
 from perdure.doors.openai.problems import Wording
+from perdure.doors.openai.responses.reading import Reader
 from perdure.doors.openai.responses.wishes import definition
 from perdure.doors.openai.tools import Declared, declared
 from perdure.doors.openai.turns.records import KIND, TRIES, ResponseRecord, Try
@@ -106,6 +107,10 @@ class Maker:
         if record is None or not (record.stored or name in self._kept):
             said = f"Previous response with id '{name}' not found."
             raise Wording(400, said, code=code, param=param)
+        if not record.until:
+            reader = Reader(self._engine)
+            await reader.now(record)  # it may have ended with nobody looking
+            record = reader.done or record
         if not record.until:
             raise Wording(400, f"Response {name} has not ended yet.", param=param)
         return record
