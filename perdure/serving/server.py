@@ -16,6 +16,8 @@ from perdure.doors.authorising import Authoriser
 from perdure.doors.credentials import Credentials
 from perdure.doors.http import Face
 from perdure.doors.native.face import manual_routes, native_face
+from perdure.doors.openai.automations.duty import Duty
+from perdure.doors.openai.automations.records import AUTOMATION
 from perdure.doors.openai.face import PREFIX, openai_face
 from perdure.doors.openai.responses.socket import socket_routes
 from perdure.doors.principals import Authority, Keys, Principal, identify
@@ -74,6 +76,7 @@ class Server:
         self._tools: dict[str, ProjectTools] = {}
         self._closing = False
         self._taking_over: asyncio.Task[None] | None = None
+        self._firing: asyncio.Task[None] | None = None
         self.stores = stores
         self.keys = Keys(stores.base, self._clock, self._ids, os.urandom)
         self._authorities: list[Authority] = [self.keys]
@@ -111,6 +114,8 @@ class Server:
         """Begin to go on with what other processes left unfinished, in all projects."""
         takeover = Takeover(self.stores, self.projects, self._plan.options.bounds.poll_s)
         self._taking_over = asyncio.create_task(takeover.run(), name="perdure takeover")
+        duty = Duty(self.services, self._automated, self._plan.options.bounds.poll_s)
+        self._firing = asyncio.create_task(duty.run(), name="perdure automations")
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing new; wait, at most `seconds`, for what runs."""
@@ -125,9 +130,10 @@ class Server:
     async def close(self) -> None:
         """Let all work go; what was in flight is taken up by the next process."""
         self._closing = True
-        if self._taking_over is not None:
-            self._taking_over.cancel()
-            await asyncio.wait({self._taking_over})
+        for duty in (self._taking_over, self._firing):
+            if duty is not None:
+                duty.cancel()
+                await asyncio.wait({duty})
         for tools in self._tools.values():
             await tools.close()
         await self.projects.close()
@@ -165,10 +171,13 @@ class Server:
         pages += self.eyes.routes(self.identify)
         sockets = socket_routes(PREFIX, self.services, self.identify)
         extra = [*pages, *sockets]
-        made = application(self.services, self._faces(), self.identify, self.ready, extra=extra)
+        made = application(self.services, self.faces, self.identify, self.ready, extra=extra)
+        self.routes = made.routes
         return self.eyes.around(made)
 
-    def _faces(self) -> list[Face]:
+    @property
+    def faces(self) -> list[Face]:
+        """All protocols that are spoken."""
         return [openai_face(), native_face()]
 
     async def changes(self, project: str, first: str, last: str) -> Sequence[Change]:
@@ -204,6 +213,12 @@ class Server:
         for agent in self._plan.agents:
             await engine.register(agent)
         return engine
+
+    async def _automated(self) -> dict[str, Engine]:
+        """Return the engines of the projects that have automations, by project."""
+        names = [doc.name for doc in await self.stores.base.docs(AUTOMATION)]
+        projects = sorted({self.stores.parted(name)[0] for name in names})
+        return {project: await self.projects.engine(project) for project in projects}
 
     @property
     def vault_said(self) -> str:

@@ -4,6 +4,7 @@ A sealed secret is a byte 1, the id of its key (8 bytes), a nonce (12 bytes) and
 its tag. Its name is authenticated with it, so that no secret can be put in the place of another.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from perdure.core.errors import InvalidRequest, Unavailable
+from perdure.core.errors import Conflict, InvalidRequest, Unavailable
 from perdure.core.secrets import Secret
 from perdure.ports.store import Store
 
@@ -39,17 +40,22 @@ class SealedVault:
 
     async def put(self, name: str, secret: Secret) -> None:
         """See `Vault.put`."""
-        nonce = self._random(_NONCE)
-        plain = secret.reveal().encode("utf-8", "surrogatepass")
-        sealed = self._keys[self._sealing].encrypt(nonce, plain, _bound(name))
-        await self._store.put_doc(_KIND, name, _FORM + self._sealing + nonce + sealed)
+        await self._seal(name, secret)
 
     async def get(self, name: str) -> Secret | None:
         """See `Vault.get`."""
         doc = await self._store.doc(_KIND, name)
-        if doc is None:
-            return None
-        form, id_, rest = doc.data[:1], doc.data[1 : 1 + _ID], doc.data[1 + _ID :]
+        return None if doc is None else self._opened(name, doc.data)
+
+    async def _seal(self, name: str, secret: Secret, expect: int | None = None) -> None:
+        nonce = self._random(_NONCE)
+        plain = secret.reveal().encode("utf-8", "surrogatepass")
+        sealed = self._keys[self._sealing].encrypt(nonce, plain, _bound(name))
+        data = _FORM + self._sealing + nonce + sealed
+        await self._store.put_doc(_KIND, name, data, expect=expect)
+
+    def _opened(self, name: str, data: bytes) -> Secret:
+        form, id_, rest = data[:1], data[1 : 1 + _ID], data[1 + _ID :]
         key = self._keys.get(id_)
         if form != _FORM or key is None:
             raise _shut(name)
@@ -58,6 +64,22 @@ class SealedVault:
         except InvalidTag as error:
             raise _shut(name) from error
         return Secret(plain.decode("utf-8", "surrogatepass"))
+
+    async def reseal(self) -> int:
+        """Seal with the first key what another one sealed; return how many secrets that were.
+
+        Stopped in the middle it is simply done again. Raises `Unavailable` (E-VAULT-KEY) for a
+        secret that none of the keys opens; those before it are resealed, and all can be read.
+        """
+        count = 0
+        for doc in await self._store.docs(_KIND):
+            if doc.data[1 : 1 + _ID] == self._sealing:
+                continue
+            secret = self._opened(doc.name, doc.data)
+            with contextlib.suppress(Conflict):  # it was replaced meanwhile, and so resealed
+                await self._seal(doc.name, secret, expect=doc.version)
+                count += 1
+        return count
 
     async def delete(self, name: str) -> None:
         """See `Vault.delete`."""

@@ -1,0 +1,1 @@
+"""Automations: sessions that begin, or are written to, by the clock."""
