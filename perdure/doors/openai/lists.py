@@ -4,8 +4,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from perdure.doors import replies
 from perdure.doors.documents import Documents
 from perdure.doors.http import Call
 from perdure.doors.openai.problems import Wording
@@ -24,12 +25,12 @@ def cursor(call: Call, order: str = "desc") -> tuple[str, int, bool]:
     wanted = call.query.get("order") or order
     if wanted not in ("asc", "desc"):
         raise Wording(400, "order is asc or desc.", param="order")
-    return call.query.get("after", ""), call.number("limit", 20, least=1, most=100), wanted == "asc"
+    return call.query.get("after", ""), call.number("limit", 20, most=100), wanted == "asc"
 
 
 def page(items: Sequence[Json], *, has_more: bool) -> Response:
     """Return one page. Every item has an `id`."""
-    return JSONResponse(
+    return replies.Json(
         {
             "object": "list",
             "data": list(items),
@@ -55,12 +56,13 @@ async def documents(
     call: Call,
     name: Callable[[T], str],
     fits: Callable[[T], bool] = lambda _: True,
+    order: str = "desc",
 ) -> tuple[list[T], bool]:
     """Return the page of documents that a call asks for, and whether there are more.
 
     `name` gives a document's name. Backwards all before the page are read, though never kept.
     """
-    after, limit, forwards = cursor(call)
+    after, limit, forwards = cursor(call, order)
     if not forwards:
         window: deque[T] = deque(maxlen=limit + 1)
         async for each, value in docs.each():

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from perdure.core.errors import PerdureError, Unavailable
+from perdure.doors import replies
 from perdure.doors.http import status_of
 
 _TYPES: Final[Mapping[int, str]] = {
@@ -25,11 +26,19 @@ class Wording(PerdureError):
     """An error whose words a client program looks at: they are sent exactly as they are."""
 
     def __init__(
-        self, status: int, message: str, *, code: str = "", param: str = "", retry: bool = False
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = "",
+        param: str = "",
+        retry: bool = False,
+        kind: str = "",
     ) -> None:
         super().__init__(code or _TYPES.get(status, "server_error"), message, retryable=retry)
         self.status = status
         self.param = param
+        self.kind = kind  # "" for what the status stands for
 
 
 def body_of(error: PerdureError) -> dict[str, Any]:
@@ -37,7 +46,8 @@ def body_of(error: PerdureError) -> dict[str, Any]:
     status = error.status if isinstance(error, Wording) else status_of(error)
     message = error.message if not error.hint else f"{error.message} ({error.hint})"
     param = error.param if isinstance(error, Wording) else ""
-    kind = _TYPES.get(status, "server_error")
+    kind = error.kind if isinstance(error, Wording) else ""
+    kind = kind or _TYPES.get(status, "server_error")
     return {"error": {"message": message, "type": kind, "param": param or None, "code": error.code}}
 
 
@@ -50,4 +60,4 @@ def problem(error: PerdureError, request_id: str) -> Response:
         headers["x-should-retry"] = "true" if error.retryable else "false"
     if isinstance(error, Unavailable) and error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
-    return JSONResponse(body_of(error), status, headers)
+    return replies.Json(body_of(error), status, headers)

@@ -1,0 +1,1 @@
+"""OpenAI's Chat Completions: one reply to a conversation that the client keeps."""
