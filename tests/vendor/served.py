@@ -12,26 +12,32 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import uvicorn
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from perdure.app import Options
 from perdure.core import events as e
 from perdure.core.agent import AgentSpec
+from perdure.core.errors import NotFound
 from perdure.doors.documents import Documents
+from perdure.doors.http import Call
+from perdure.doors.openai.conversations.keeping import Conversations
+from perdure.doors.openai.problems import Wording
 from perdure.doors.openai.responses.reading import Reader
 from perdure.doors.openai.responses.wishes import NAME
 from perdure.doors.openai.turns.records import KIND, ResponseRecord
 from perdure.doors.openai.turns.rendering import key_of
 from perdure.doors.principals import Principal
 from perdure.doors.settings import ServerSettings
+from perdure.engine.deleting import delete_session
 from perdure.engine.kit import Bounds
-from perdure.engine.runtime import Engine
 from perdure.models.scripted import Reply, Script, Scripted
 from perdure.ports.model import Model
 from perdure.serving.server import Plan, Server
 
 KEYS: Final = ("My API Key", "My Admin API Key", "my-anthropic-api-key")
-Seed = Callable[[Engine], Awaitable[None]]
+Seed = Callable[[Server], Awaitable[None]]
+WHO: Final = Principal("key_vendor", "default", "admin")
 
 
 class Talk:
@@ -49,12 +55,13 @@ class OpenServer(Server):
 
     async def identify(self, token: str) -> Principal:
         if token in KEYS:
-            return Principal("key_vendor", "default", "admin")
+            return WHO
         return await super().identify(token)
 
 
-async def responses(engine: Engine) -> None:
+async def responses(server: Server) -> None:
     """Make a response that has ended under each of the ids, unless it is there."""
+    engine = await server.projects.engine(WHO.project)
     records = Documents(engine.kit.store, KIND, ResponseRecord)
     for name in ("resp_677efb5139a88190b512bc3fef8e535d", "response_id", "resp_123"):
         if await records.find(name) is not None:
@@ -67,7 +74,21 @@ async def responses(engine: Engine) -> None:
         await Reader(engine).ended(record)
 
 
-SEEDS: Final[Mapping[str, Seed]] = {"responses": responses}
+async def conversations(server: Server) -> None:
+    """Make the conversation with its one item, unless both are there."""
+    engine = await server.projects.engine(WHO.project)
+    request = Request({"type": "http", "headers": [], "path": "/", "query_string": b""})
+    kept = Conversations(Call(request, WHO, engine, server.services, "req_seed"))
+    try:
+        await kept.entry("conv_123", "msg_abc")
+    except Wording:
+        with contextlib.suppress(NotFound):
+            await delete_session(engine, "conv_123")
+        said = {"type": "message", "role": "user", "content": "Hello", "id": "msg_abc"}
+        await kept.make_as("conv_123", {}, [said])
+
+
+SEEDS: Final[Mapping[str, Seed]] = {"responses": responses, "conversations": conversations}
 
 
 class Seeded:
@@ -81,9 +102,8 @@ class Seeded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._lock:
-            engine = await self._server.projects.engine("default")
             for make in SEEDS.values():
-                await make(engine)
+                await make(self._server)
         await self._server.app(scope, receive, send)
 
 

@@ -43,6 +43,14 @@ SUITES: Final = (
         },
         least=68,
     ),
+    Suite(
+        "conversations",
+        OPENAI,
+        "/openai/v1",
+        ("tests/api_resources/test_conversations.py", "tests/api_resources/conversations"),
+        {},
+        least=44,
+    ),
 )
 
 
