@@ -11,7 +11,10 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from perdure.core.codec import encode
+from perdure.core.inbox import Decide
 from perdure.doors.toolmaker import McpServer
+from perdure.engine.journal import load
 from perdure.models.scripted import Call, Reply, Script
 from perdure.serving.tools import server_name
 from perdure.stores.projects import ProjectStores
@@ -201,6 +204,50 @@ def looking(url: str) -> Script:
     return Script((first, Reply(text="Found: {{last_result}}.")), delay_s=0.003, chunk_chars=4)
 
 
+async def test_a_call_that_may_happen_once_is_not_made_again_by_itself(
+    tmp_path: Path, shop: Shop
+) -> None:
+    port, _ = await shop.serve()
+    url = f"http://127.0.0.1:{port}/mcp"
+    tool = {"type": "mcp", "server_label": "shop", "server_url": url, "require_approval": "never"}
+    name = f"{server_name(McpServer(url, 'shop'))}__hang"
+    call = Call(name, {"mark": str(tmp_path / "mark")})
+    path = tmp_path / "s.db"
+    async with home(path, {"mcp": Script((Reply(call=(call,)), Reply(text="So be it.")))}) as here:
+        await here.start()
+        seen: Events = []
+        client = await here.openai()
+        stream = await client.responses.create(
+            model="mcp",
+            input="Go",
+            background=True,
+            stream=True,
+            tools=[tool],  # type: ignore[list-item]
+        )
+        async for event in stream:
+            seen.append(event.to_dict())
+            if event.type == "response.mcp_call_arguments.done":
+                break
+        await here.kill()
+        await stream.close()
+        await here.start()
+        response = seen[0]["response"]["id"]
+        store = await SqliteStore.open(path)
+        try:
+            while not (state := (await load(store, response))[0]).actions:
+                await store.changed(5.0)
+            (action,) = state.actions.values()
+            assert action.kind == "resolve"
+            done = Decide(action.id, "done", "a person", result="it was done")
+            await store.post(response, "decided", encode(done))
+        finally:
+            await store.close()
+        assert await resumed(await here.openai(), response, seen)
+        final = check(seen)
+        assert [item["type"] for item in final["output"]][-2:] == ["mcp_call", "message"]
+        assert final["output"][-2]["output"] == "it was done"
+
+
 async def test_a_foreground_stream_that_broke_can_be_fetched(tmp_path: Path) -> None:
     async with home(tmp_path / "s.db", {"talk": TALK}) as here:
         await here.start()
@@ -233,3 +280,28 @@ async def test_unfinished_work_goes_on_without_anybody_asking(tmp_path: Path, pr
         finally:
             await base.close()
         assert here.process is not None and here.process.is_alive()
+
+
+async def test_the_check_notices_what_must_not_happen(tmp_path: Path) -> None:
+    async with home(tmp_path / "s.db", {"talk": TALK}) as here:
+        await here.start()
+        seen: Events = []
+        await began(await here.openai(), seen, model="talk")
+        check(seen)
+        pieces = [n for n, e in enumerate(seen) if e["type"] == "response.output_text.delta"]
+        piece = pieces[len(pieces) // 2]
+        again_shown = numbered([*seen[: piece + 1], seen[piece], *seen[piece + 1 :]])
+        left_out = numbered([*seen[:piece], *seen[piece + 1 :]])
+        begun_anew = [renamed(e) if n > piece else e for n, e in enumerate(seen)]
+        for wrong in (again_shown, left_out, begun_anew, seen[:piece] + seen[piece + 1 :]):
+            with pytest.raises((AssertionError, KeyError)):
+                check(wrong)
+
+
+def numbered(events: Events) -> Events:
+    return [event | {"sequence_number": n} for n, event in enumerate(events)]
+
+
+def renamed(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event as a server would show it that made ids anew after its restart."""
+    return event | {"item_id": "msg_new"} if "item_id" in event else event
