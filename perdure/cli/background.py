@@ -5,11 +5,13 @@ from pathlib import Path
 import msgspec
 
 from perdure.cli.attend import Worker
+from perdure.cli.elsewhere import engine_of
 from perdure.cli.opened import Opened
 from perdure.cli.places import Ref
 from perdure.cli.resume import ref_of
 from perdure.cli.run import order_of
 from perdure.core.state import State
+from perdure.doors.native.bodies import Create
 
 
 async def drive(place: Opened, state: State, *, adopt: bool = False) -> str:
@@ -19,6 +21,12 @@ async def drive(place: Opened, state: State, *, adopt: bool = False) -> str:
     where the agent's code is not known.
     """
     top, ref = await code_of(place, state)
+    if place.project.remote:
+        engine = await engine_of(place.runtime)
+        if adopt:
+            await engine.open(Create(ref.agent, top.id, adopt=True))
+        engine.wake(top.id)
+        return top.id
     place.places.prepare()
     order = order_of(ref, place.project, (), create=False, adopt=adopt)
     order = msgspec.structs.replace(order, after=top.seq)

@@ -39,5 +39,5 @@ async def _compare(
     one, other = await place.session(a[0]), await place.session(b[0])
     return await compare(
         store, one.id, other.id, a[1], b[1],
-        changes=lambda before, after: between(place, before, after),
+        changes=lambda before, after: between(place, before, after, (one.id, other.id)),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from perdure.cli.changes import changes_of
+from perdure.cli.elsewhere import only_here
 from perdure.cli.opened import Opened, opened
 from perdure.cli.screen import Screen
 from perdure.cli.text import clean, plural
@@ -30,6 +31,7 @@ _SIGNS: Final = {"added": "+", "changed": "~", "removed": "-"}
 
 def apply(typed: str, *, force: bool, json: bool) -> int:
     """Carry out `perdure show ID --apply`."""
+    only_here("show --apply")
     return opened(lambda place: _apply(place, typed, force=force, json=json))
 
 

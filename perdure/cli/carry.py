@@ -12,7 +12,7 @@ from perdure.cli.screen import Screen
 from perdure.cli.worker import runtime_of
 from perdure.config import load_project
 from perdure.core.errors import InvalidRequest
-from perdure.replaying import export_session, import_session
+from perdure.replaying import export_session
 
 
 def export(typed: str) -> int:
@@ -50,5 +50,4 @@ async def _import(data: bytes, name: str) -> str:
     project = load_project(Path.cwd())
     Places(project).prepare()
     async with runtime_of(project, clerk=True) as runtime:
-        store = (await runtime.engine()).kit.store
-        return await import_session(store, data.splitlines(), name, by=whoami())
+        return await (await runtime.engine()).bring(data.splitlines(), name, by=whoami())

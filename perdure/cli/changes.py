@@ -6,10 +6,12 @@ seen while the agent works.
 
 import asyncio
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from perdure.cli.elsewhere import engine_of
 from perdure.cli.opened import Opened
 from perdure.cli.screen import Screen
 from perdure.cli.text import clean
@@ -52,12 +54,18 @@ async def changes_of(place: Opened, session: Session, at: int | None = None) -> 
             "E-WORKSPACE-NONE",
             f"{session.id} has touched no workspace, so there is nothing to compare.",
         )
-    return Changes(await between(place, first, last), workspace, first, last)
+    found = await between(place, first, last, (session.id,))
+    return Changes(found, workspace, first, last)
 
 
-async def between(place: Opened, first: str, last: str) -> tuple[Change, ...]:
+async def between(
+    place: Opened, first: str, last: str, sessions: Sequence[str]
+) -> tuple[Change, ...]:
+    """Return what differs between two snapshots, which those sessions made, by path."""
     from perdure.environments.snapshots import Snapshots
 
+    if place.project.remote:
+        return await (await engine_of(place.runtime)).changes(first, last, sessions)
     store = place.project.store_path
     assert store is not None, "a store without a file has no workspaces"
     snapshots = Snapshots(store.with_name(store.name + ".work") / "snapshots")

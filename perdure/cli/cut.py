@@ -68,7 +68,7 @@ async def cut_at(place: Opened, session: Session, at: int, *, same: bool) -> Cut
     changes = None
     snapshot = plan.snapshot or (now.first_snapshot if same else "")
     if snapshot:
-        changes = await between(place, now.snapshot, snapshot)
+        changes = await between(place, now.snapshot, snapshot, (session.id,))
     happened = [each async for each in _happened(session, at)]
     open_ = {call.call_id for call in plan.calls}
     rest = tuple(each for each in happened if each.call.id not in open_)

@@ -18,6 +18,7 @@ import msgspec
 
 from perdure.cli.attend import Attendant
 from perdure.cli.changes import changes_of, diff_of
+from perdure.cli.elsewhere import only_here
 from perdure.cli.ids import rows_of
 from perdure.cli.onlooker import Manner, Onlooker
 from perdure.cli.opened import Opened, opened
@@ -46,6 +47,7 @@ _MANY: Final = 60
 
 def demo(*, yes: bool, unsandboxed: bool, directory: str) -> int:
     """Carry out the verb."""
+    only_here("perdure demo")
     screen = Screen()
     project = load_project(Path.cwd())
     if not unsandboxed:

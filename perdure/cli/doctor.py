@@ -13,8 +13,10 @@ from typing import Final
 import msgspec
 
 from perdure.cli.agents import Overrides, load_agent
+from perdure.cli.elsewhere import engine_of, only_here
 from perdure.cli.screen import Screen
 from perdure.cli.text import clean, duration, pad, plural, wrap
+from perdure.cli.worker import runtime_of
 from perdure.config import Project, load_project
 from perdure.core.codec import encode
 from perdure.core.errors import InvalidRequest, PerdureError
@@ -37,6 +39,8 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def doctor(*, verify: bool, online: bool, json: bool) -> int:
     """Carry out the verb; the status is 1 when something that is needed is broken."""
+    if verify:
+        only_here("doctor --verify")
     screen = Screen(json=json)
     found: list[Finding] = []
 
@@ -79,6 +83,9 @@ async def _all(*, verify: bool, online: bool) -> AsyncIterator[Finding]:
         yield Finding("perdure.toml", False, error.message, error.hint)
         return
     yield _file(project)
+    if project.remote:
+        yield await _server(project)
+        return
     for check in (_disk, _sqlite):
         yield check(project)
     async for finding in _store(project, verify=verify):
@@ -109,6 +116,21 @@ def _file(project: Project) -> Finding:
     if project.file is None:
         return Finding("perdure.toml", None, f"none at or above {project.root}: defaults hold")
     return Finding("perdure.toml", True, str(project.file))
+
+
+async def _server(project: Project) -> Finding:
+    """Ask the server who we are there."""
+    try:
+        async with runtime_of(project, clerk=True) as runtime:
+            info = await (await engine_of(runtime)).info()
+    except PerdureError as error:
+        return Finding("server", False, f"{error.code} {error.message}", error.hint)
+    agents = ", ".join(info.agents) or "none"
+    detail = (
+        f"{project.remote}: version {info.version}; you are {info.role} of project {info.project}; "
+        f"{plural(info.sessions, 'session')}; agents: {agents}"
+    )
+    return Finding("server", True, clean(detail))
 
 
 def _disk(project: Project) -> Finding:

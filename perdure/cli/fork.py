@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -17,15 +18,18 @@ from perdure.cli.cut import (
     planned,
     show_cut,
 )
+from perdure.cli.elsewhere import engine_of
 from perdure.cli.me import whoami
 from perdure.cli.opened import Opened, opened
 from perdure.cli.places import Ref
 from perdure.cli.screen import Screen
 from perdure.cli.show import parsed
+from perdure.cli.text import one_line
 from perdure.core.agent import AgentSpec
 from perdure.core.errors import InvalidRequest
 from perdure.core.events import Event, SessionCreated, SessionForked, SessionUpdated
 from perdure.engine.answers import last_open
+from perdure.engine.branching import before_message
 from perdure.engine.session import Session
 
 
@@ -37,6 +41,7 @@ class Branch:
     model: str = ""
     agent: str = ""
     name: str = ""
+    edit: str = ""
 
 
 def fork(typed: str, branch: Branch, *, yes: bool, json: bool) -> int:
@@ -48,10 +53,11 @@ def fork(typed: str, branch: Branch, *, yes: bool, json: bool) -> int:
     if branch.at is not None and branch.at < 1:
         raise InvalidRequest("E-USAGE", "Events are counted from 1.", "perdure show ID --events")
     at = branch.at or seq
-    cut = opened(lambda place: _look(place, name, at))
+    cut = opened(lambda place: _look(place, name, at, edit=bool(branch.edit)))
     if not json:
         _announce(screen, cut, branch)
-    given = "".join(f" --{k} {v}" for k in ("model", "agent", "name") if (v := getattr(branch, k)))
+    options = ("model", "agent", "name", "edit")
+    given = "".join(f" --{k} {quote(v)}" for k in options if (v := getattr(branch, k)))
     command = f"perdure fork {cut.now.id} --at {cut.plan.at}{given} --yes"
     status = agreed(screen, cut, "Make the fork?", command, yes=yes)
     if status is not None:
@@ -67,10 +73,14 @@ def fork(typed: str, branch: Branch, *, yes: bool, json: bool) -> int:
     return 0
 
 
-async def _look(place: Opened, name: str, at: int | None) -> Cut:
+async def _look(place: Opened, name: str, at: int | None, *, edit: bool) -> Cut:
     session = await place.session(name)
     state = await session.state()
-    return await cut_at(place, session, at or await last_open(session, state), same=False)
+    seq = at or await last_open(session, state)
+    if edit:
+        store = (await place.runtime.engine()).kit.store
+        seq = await before_message(store, session.id, seq)
+    return await cut_at(place, session, seq, same=False)
 
 
 def _announce(screen: Screen, cut: Cut, branch: Branch) -> None:
@@ -81,6 +91,8 @@ def _announce(screen: Screen, cut: Cut, branch: Branch) -> None:
     screen.line(
         "  " + screen.bold(title) + "  " + screen.dim(f"{who} · {branch.model or spec.model}")
     )
+    if branch.edit:
+        screen.line("    its next message  " + one_line(branch.edit))
     screen.line()
     show_cut(screen, cut, _files(cut), branch.model)
     if is_unsafe(cut):
@@ -103,7 +115,10 @@ async def _fork(place: Opened, cut: Cut, branch: Branch) -> str:
     known = place.places.ref(session.id)
     spec = await _definition(place, session, cut, branch, known)
     name = branch.name or None
-    made = await session.fork(cut.plan.at, name=name, agent=spec, by=whoami())
+    at = cut.plan.at
+    if branch.edit:  # the message behind this moment is the one said anew
+        at = cut.plan.at + 1
+    made = await session.fork(at, name=name, agent=spec, edit=branch.edit or None, by=whoami())
     limits = cut.state.limits
     if spec is not None and not branch.agent and spec.limits != limits:
         await _limit(made, SessionUpdated(by=whoami(), limits=limits))
@@ -116,7 +131,7 @@ async def _fork(place: Opened, cut: Cut, branch: Branch) -> str:
         )
     elif branch.model and cut.state.spec.name in place.project.settings.agents:
         known = Ref(made.id, cut.state.spec.name, directory, model=branch.model)
-    if known is not None:
+    if known is not None and not place.project.remote:
         place.places.remember(known)
     return made.id
 
@@ -134,6 +149,8 @@ async def _definition(
     place: Opened, session: Session, cut: Cut, branch: Branch, ref: Ref | None
 ) -> AgentSpec | None:
     """Return the definition that the fork goes on under; None: the one it has."""
+    if place.project.remote:
+        return await _there(place, session, cut, branch)
     engine = await place.runtime.engine()
     directory = _directory(place) if branch.agent or ref is None else Path(ref.directory)
     with contextlib.chdir(directory):  # as a worker would find it
@@ -148,6 +165,17 @@ async def _definition(
             engine.kit.models.get(branch.model)
             spec = msgspec.structs.replace(spec, model=branch.model)
         return spec
+
+
+async def _there(place: Opened, session: Session, cut: Cut, branch: Branch) -> AgentSpec | None:
+    """Return the server's definition of an agent, or the session's own with another model."""
+    if not branch.agent and not branch.model:
+        return None
+    if branch.agent:
+        spec = await (await engine_of(place.runtime)).definition(branch.agent)
+    else:
+        spec = await _pinned(session, cut.plan.at)
+    return msgspec.structs.replace(spec, model=branch.model) if branch.model else spec
 
 
 async def _pinned(session: Session, at: int) -> AgentSpec:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from perdure.cli.elsewhere import only_here
 from perdure.cli.places import Places
 from perdure.cli.screen import Screen
 from perdure.cli.text import plural
@@ -20,6 +21,7 @@ def tools(names: Sequence[str], *, accept: bool, json: bool) -> int:
 
     Each is accepted as it was just shown: one that its server changes in between is refused.
     """
+    only_here("approve --tools")
     screen = Screen(json=json)
     pins = FilePins(Places(load_project(Path.cwd())).home / "mcp-pins.json")
     held = pins.held()

@@ -16,6 +16,11 @@ def resolve(project: Project, typed: str) -> str:
 
 async def rows_of(project: Project) -> list[SessionRow]:
     """Return all sessions, last updated first; none where there is no store yet."""
+    if project.remote:
+        from perdure.cli.worker import runtime_of
+
+        async with runtime_of(project, clerk=True) as runtime:
+            return await runtime.sessions()
     path = project.store_path
     if path is not None and not path.exists():
         return []

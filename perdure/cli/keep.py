@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from perdure.cli.agents import Overrides, load_agent, load_module
+from perdure.cli.elsewhere import only_here
 from perdure.cli.opened import Opened, opened
 from perdure.cli.places import Ref
 from perdure.cli.resume import ref_of
@@ -20,6 +21,8 @@ _OURS: Final = "perdure.regression"
 
 def keep(screen: Screen, typed: str, file: str, agent: str) -> int:
     """Write the test and its journal, and run it once; return the status."""
+    if not agent:
+        only_here("--save-test without --agent MODULE:NAME")
     path = Path(file)
     _check_place(path)
     found, made = opened(lambda place: _keep(place, typed, path, agent))

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from perdure.cli.elsewhere import only_here
 from perdure.cli.screen import Screen
 from perdure.core.errors import Conflict, InvalidRequest
 
@@ -22,6 +23,7 @@ FILES: Final = (
 
 def new(typed: str) -> int:
     """Carry out the verb. Writes over nothing."""
+    only_here("perdure new")
     screen = Screen()
     folder = Path(typed)
     name = folder.name

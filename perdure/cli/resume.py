@@ -8,6 +8,7 @@ import msgspec
 
 from perdure.cli.agents import limited
 from perdure.cli.asked import asked_in
+from perdure.cli.elsewhere import ref_there
 from perdure.cli.me import fresh_key, whoami
 from perdure.cli.onlooker import Manner
 from perdure.cli.opened import Opened, opened
@@ -81,6 +82,8 @@ def _sent_below(screen: Screen, state: State, letters: tuple[Letter, ...]) -> tu
 
 def ref_of(place: Opened, state: State, agent: str = "") -> Ref:
     """Return how the session's agent is found. Raises `NotFound` (E-AGENT-MISSING)."""
+    if place.project.remote:
+        return ref_there(state.id, agent or state.spec.name)
     ref = place.places.ref(state.id)
     if agent:
         directory = str(place.project.root if place.project.file else Path.cwd())

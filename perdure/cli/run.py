@@ -1,5 +1,6 @@
 """`perdure run`: give an agent something to do, and look on."""
 
+import asyncio
 import json as plain_json
 import sys
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from pathlib import Path
 import msgspec
 
 from perdure.cli.attend import Attendant, Ending, tail_of
+from perdure.cli.elsewhere import check_project, known_there, ref_there
 from perdure.cli.failing import print_error
+from perdure.cli.ids import matching, resolve, rows_of
 from perdure.cli.me import fresh_key, whoami
 from perdure.cli.onlooker import Manner, Onlooker, status_of_session
 from perdure.cli.places import Places, Ref
@@ -42,9 +45,12 @@ def run(wish: Wish, *, yes: bool, json: bool, detach: bool, no_wait: bool) -> in
     """Carry out the verb; return the exit status."""
     screen = Screen(json=json)
     project = load_project(Path.cwd())
+    check_project(
+        project, workspace=wish.workspace, in_place=wish.in_place, unsandboxed=wish.unsandboxed
+    )
     places = Places(project)
     places.prepare()
-    ref, create = _ref(wish, project, places)
+    ref, create = _there(wish, project) if project.remote else _ref(wish, project, places)
     text = _text(wish.text)
     letters = (message(text),) if text else ()
     order = order_of(ref, project, letters, create=create, adopt=wish.adopt)
@@ -113,8 +119,6 @@ def message(text: str) -> Letter:
 
 def _ref(wish: Wish, project: Project, places: Places) -> tuple[Ref, bool]:
     """Return how the session's agent is found, and whether the session may be made."""
-    from perdure.cli.ids import resolve
-
     named = wish.agent if wish.agent.startswith("@") or places.ref(wish.agent) else ""
     session = resolve(project, named or wish.session) if named or "@" in wish.session else ""
     session = session or wish.session
@@ -136,6 +140,20 @@ def _ref(wish: Wish, project: Project, places: Places) -> tuple[Ref, bool]:
             f'perdure run AGENT "…" --session {session}',
         )  # fmt: skip
     return ref, True
+
+
+def _there(wish: Wish, project: Project) -> tuple[Ref, bool]:
+    """Return the session on the server, and whether it may be made."""
+    rows = asyncio.run(rows_of(project))
+    named = known_there(rows, wish.agent)
+    if named is None and wish.agent.startswith("@"):
+        named = known_there(rows, matching(rows, wish.agent))
+    session = matching(rows, wish.session) if "@" in wish.session else wish.session
+    if named is not None:
+        return ref_there(named.id, named.agent), False
+    ref = ref_there(session or RandomIds().session(), wish.agent)
+    changed = msgspec.structs.replace(ref, model=wish.model, limits=tuple(wish.limits))
+    return changed, known_there(rows, session) is None
 
 
 def _on_top(known: Ref, wish: Wish, named: str) -> Ref:

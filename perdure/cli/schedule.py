@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from perdure.cli.agents import Overrides, load_agent
+from perdure.cli.elsewhere import check_project
 from perdure.cli.firing import ref_name
 from perdure.cli.me import whoami
 from perdure.cli.opened import Opened, opened
@@ -53,10 +54,11 @@ def add(wish: Wish, *, json: bool) -> int:
     """Carry out the verb."""
     screen = Screen(json=json)
     project = load_project(Path.cwd())
-    agent = load_agent(wish.agent, project, Overrides())
+    check_project(project, workspace=wish.workspace, in_place=False, unsandboxed=False)
+    name = wish.agent if project.remote else load_agent(wish.agent, project, Overrides()).name
     text = sys.stdin.read(_TEXT_BYTES).strip() if wish.prompt == "-" else wish.prompt
     content = as_content(text) if text else ()
-    wanted = plan(wish.name, agent.name, content, _workspace(wish.workspace), _terms(wish))
+    wanted = plan(wish.name, name, content, _workspace(wish.workspace), _terms(wish))
     places = Places(project)
     places.prepare()
     made = asyncio.run(_add(project, wanted))
@@ -65,9 +67,10 @@ def add(wish: Wish, *, json: bool) -> int:
     if json:
         screen.line(plain_json.dumps(_fields(made)))
         return 0
-    screen.line(f"  {made.name}   {_when(made)}   {agent.name}")
+    screen.line(f"  {made.name}   {_when(made)}   {name}")
     screen.line(f"  next  {_moment(made, made.next_us)}")
-    screen.line("  " + screen.dim("It fires while `perdure work` runs."))
+    runs = "the server" if project.remote else "`perdure work`"
+    screen.line("  " + screen.dim(f"It fires while {runs} runs."))
     return 0
 
 
@@ -235,6 +238,8 @@ async def _act(screen: Screen, place: Opened, what: str, name: str) -> int:
         case _:
             fields["session"] = await schedules.run_now(name)
             said = f"{fields['session']}   begins where `perdure work` runs."
+            if place.project.remote:
+                said = f"{fields['session']}   begins on the server."
     screen.line(plain_json.dumps(fields) if screen.json else f"  {said}")
     return 0
 

@@ -108,6 +108,7 @@ async def _serve(
     try:
         key = await first_key(server, host) or ""
         notes = await _load_scheduled(project, await server.projects.engine(DEFAULT))
+        notes.append(server.vault_said)
         names = [agent.name for agent in agents]
         web = Web(server, settings)
         _tell(screen, Told(url, project.store_url, names, settings.models, key, notes))

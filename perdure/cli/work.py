@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from perdure.app import Runtime
 from perdure.cli.agents import Overrides, load_agent
+from perdure.cli.elsewhere import only_here
 from perdure.cli.firing import Firing
 from perdure.cli.naps import clock
 from perdure.cli.places import Places, Ref
@@ -56,6 +57,7 @@ class Duty(Protocol):
 
 def work(*, unsandboxed: bool, json: bool) -> int:
     """Carry out the verb: work until told to end."""
+    only_here("perdure work")
     screen = Screen(json=json)
     project = load_project(Path.cwd())
     Places(project).prepare()

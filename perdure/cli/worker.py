@@ -22,6 +22,7 @@ import msgspec
 from perdure.app import Options, Runtime
 from perdure.cli.agents import Overrides, load_agent
 from perdure.cli.asked import asked_in
+from perdure.cli.elsewhere import listen, session_there
 from perdure.cli.wire import FROM_NOW, Letter, Order, Ready, Said, Still, Trouble, up
 from perdure.config import Project, load_project
 from perdure.core import step as due
@@ -176,6 +177,8 @@ def runtime_of(
         bounds=project.bounds,
         clerk=clerk,
         wakes=wakes,
+        api_key=project.api_key,
+        ca_file=project.settings.remote.ca_file,
     )
     return Runtime(project.store_url, options)
 
@@ -183,7 +186,7 @@ def runtime_of(
 async def _run(order: Order, outlet: Outlet, inlet: Inlet) -> int:
     project = load_project(Path(order.project))
     overrides = Overrides(order.model, order.in_place, order.unsandboxed, order.limits)
-    agent = load_agent(order.agent, project, overrides)
+    agent = None if project.remote else load_agent(order.agent, project, overrides)
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -198,7 +201,9 @@ async def _run(order: Order, outlet: Outlet, inlet: Inlet) -> int:
     return 0
 
 
-async def _session(runtime: Runtime, order: Order, agent: Agent) -> Session:
+async def _session(runtime: Runtime, order: Order, agent: Agent | None) -> Session:
+    if agent is None:
+        return await session_there(runtime, order)
     kit = (await runtime.engine()).kit
     if await kit.store.session(order.session) is None:
         if not order.create:
@@ -238,10 +243,11 @@ class _Shift:
             ensure_open(self._state)
         if self._after == FROM_NOW:
             self._after = self._state.seq if self._state.seq > 1 else 0
-        if self._state.seq == 1:
+        if self._state.seq == 1 and not self._project.remote:
             await self._set_budget()
         self._outlet.send(Said(ready=self._ready()))
         await self._catch_up()
+        await listen(self._session, self._state.seq)
         for letter in self._order.letters:
             await self._post(letter)
         if not self._order.letters:

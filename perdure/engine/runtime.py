@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
+from weakref import WeakValueDictionary
 
 from perdure.core import events as e
-from perdure.core.agent import AgentSpec, ToolSpec
+from perdure.core.agent import AgentSpec
 from perdure.core.errors import (
     Conflict,
     Forbidden,
@@ -23,6 +24,7 @@ from perdure.core.grants import Grant
 from perdure.core.rights import narrowed
 from perdure.engine.agent import Agent
 from perdure.engine.decisions import revoke_rule
+from perdure.engine.drift import difference, missing
 from perdure.engine.driver import Driver
 from perdure.engine.export import Lines, import_session
 from perdure.engine.grants import rules_in
@@ -53,6 +55,7 @@ class Engine:
         self.schedules = Schedules(self)
         self.waker = Waker(self)
         self._opening: set[str] = set()
+        self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._agents: dict[str, tuple[Agent, AgentSpec, Mapping[str, Tool]]] = {}
         self._toolsets: list[Toolset] = []
         self._drivers: dict[str, tuple[Driver, asyncio.Task[None]]] = {}
@@ -249,7 +252,7 @@ class Engine:
         if not known and self.kit.agents is not None:
             known = await self.kit.agents.tools(spec) is not None
         if not known:
-            raise _missing(spec)
+            raise missing(spec)
         return await self._toolbox(spec)
 
     def wake(self, session_id: str) -> None:
@@ -311,6 +314,12 @@ class Engine:
         """Write session.created and facts known from the beginning, unless somebody else does at
         the same moment.
         """
+        making = self._making.setdefault(created.session, asyncio.Lock())
+        async with making:
+            if await self.kit.store.session(created.session) is None:
+                await self._create(created, then)
+
+    async def _create(self, created: e.SessionCreated, then: Sequence[e.Payload]) -> None:
         try:
             claim = await self.kit.store.claim(created.session)
             try:
@@ -344,7 +353,7 @@ class Engine:
         raise Conflict(
             "E-CODE-DRIFT",
             f"{session.id} runs {state.spec.name} {state.version}; the definition given now is "
-            f"{spec.version}: {_difference(state.spec, spec)}. The session was not touched.",
+            f"{spec.version}: {difference(state.spec, spec)}. The session was not touched.",
             f"perdure resume {session.id} --adopt    to go on with the new definition",
         )
 
@@ -357,7 +366,7 @@ class Engine:
         if found is None and self.kit.agents is not None:
             found = await self.kit.agents.tools(spec)
         if found is None:
-            raise _missing(spec)
+            raise missing(spec)
         tools = found
         pinned = {tool.name: tool.terms for tool in spec.tools}
         changed = [n for n, t in pinned.items() if n not in tools or tools[n].spec.terms != t]
@@ -385,24 +394,3 @@ class Engine:
                     self.wake(session_id)
             except PerdureError:
                 await asyncio.sleep(self.kit.bounds.poll_s)
-
-
-def _missing(spec: AgentSpec) -> NotFound:
-    return NotFound(
-        "E-AGENT-MISSING",
-        f"The code of agent {spec.name} is not loaded here. Nothing was lost.",
-        "Run perdure where the agent is defined, then: perdure resume ID",
-    )
-
-
-def _difference(old: AgentSpec, new: AgentSpec) -> str:
-    """Say in a few words what differs between two definitions."""
-    fields = [f for f in AgentSpec.__struct_fields__ if f != "tools"]
-    changed = [f for f in fields if getattr(old, f) != getattr(new, f)]
-    tools = _tools(old.tools) ^ _tools(new.tools)
-    changed += sorted({f"tool {name}" for name, _ in tools})
-    return ", ".join(changed) or "how its tools ask or time out"
-
-
-def _tools(tools: tuple[ToolSpec, ...]) -> set[tuple[str, str]]:
-    return {(tool.name, tool.digest) for tool in tools}

@@ -188,7 +188,7 @@ class RemoteEngine(Engine):
 
     async def revoke_rule(self, name: str, *, by: str = "") -> None:
         """See `Engine.revoke_rule`."""
-        await self.link.octets("DELETE", f"/rules/{part(name)}")
+        await self.link.octets("DELETE", f"/rules/{part(name)}", by=by)
 
     async def bring(
         self, lines: Iterable[bytes] | AsyncIterable[bytes], name: str = "", *, by: str = ""

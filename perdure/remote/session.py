@@ -5,13 +5,14 @@ is decided there, and signed with our key.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
 from perdure.core.agent import AgentSpec
 from perdure.core.codec import decode, encode
+from perdure.core.content import as_content
 from perdure.core.errors import InvalidRequest, PerdureError
 from perdure.core.events import Event
 from perdure.core.inbox import Decide, Post, Say
@@ -27,21 +28,44 @@ from perdure.doors.native.bodies import (
 )
 from perdure.engine.answers import ensure_open, last_open
 from perdure.engine.grants import Scope
-from perdure.engine.hub import Follower, Live
-from perdure.engine.session import Session
-from perdure.remote.link import Frame, part
-
-if TYPE_CHECKING:
-    from perdure.remote.engine import RemoteEngine
+from perdure.engine.hub import Follower, Hub, Live
+from perdure.engine.kit import Kit
+from perdure.engine.session import Input, Session
+from perdure.remote.link import Frame, Link, part
 
 Frames = Callable[[str, int, Callable[[], None]], AsyncGenerator[Frame, None]]
 _BACKLOG: Final = 10_000  # pieces that nobody has taken yet; then they are dropped
 
 
+class There(Protocol):
+    """What a session needs of the server's engine."""
+
+    @property
+    def kit(self) -> Kit: ...
+
+    @property
+    def hub(self) -> Hub: ...
+
+    @property
+    def link(self) -> Link: ...
+
+    def wake(self, session_id: str) -> None:
+        """See to it that the server works on the session."""
+        ...
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Remember a task, to end it when all is closed."""
+        ...
+
+    async def definition(self, name: str) -> AgentSpec:
+        """Return an agent as the server has it."""
+        ...
+
+
 class RemoteSession(Session):
     """One session of a server's."""
 
-    def __init__(self, engine: "RemoteEngine", session: str) -> None:
+    def __init__(self, engine: There, session: str) -> None:
         super().__init__(engine, session)
         self._there = engine
         self._path = f"/sessions/{part(session)}"
@@ -69,6 +93,7 @@ class RemoteSession(Session):
         *,
         name: str | None = None,
         agent: AgentSpec | None = None,
+        edit: Input | None = None,
         by: str = "",
     ) -> "RemoteSession":
         """See `Session.fork`. The definition is one that the server has, or this one with another
@@ -77,7 +102,8 @@ class RemoteSession(Session):
         state = await self.state(at)
         if at is None and state.closed:
             state = await self.state(await last_open(self, state))
-        wanted = Fork(state.seq, name or "", by=by)
+        said = None if edit is None else as_content(edit)
+        wanted = Fork(state.seq, name or "", edit=said, by=by)
         if agent is not None:
             wanted = await self._defined(wanted, agent, state.spec)
         made = await self._there.link.ask("POST", f"{self._path}/fork", Opened, wanted)
@@ -129,8 +155,9 @@ class RemoteSession(Session):
         return await self._event(f"actions/{part(decision.action_id)}", body)
 
     async def revoke(self, name: str, *, by: str = "") -> Event:
-        """See `Session.revoke`. The journal names our key."""
-        return await self._there.link.ask("DELETE", f"{self._path}/grants/{part(name)}", Event)
+        """See `Session.revoke`."""
+        path = f"{self._path}/grants/{part(name)}"
+        return await self._there.link.ask("DELETE", path, Event, by=by)
 
     async def answer(
         self, call_id: str, result: object, *, failed: bool = False, by: str = ""

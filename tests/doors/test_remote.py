@@ -31,7 +31,9 @@ async def served(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     project = load_project(shell.folder, {})
     agent = load_agent("agent.py", project, Overrides())
     settings = ServerSettings(models={"scripted:*": "scripted:*"})
-    plan = Plan("sqlite:///server.db", settings, Options(bounds=QUICK, prices=project.prices), [agent])
+    plan = Plan(
+        "sqlite:///server.db", settings, Options(bounds=QUICK, prices=project.prices), [agent]
+    )
     server = await Server.open(plan)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         web = uvicorn.Server(uvicorn.Config(server.app, log_level="warning", lifespan="off"))
@@ -55,7 +57,7 @@ def runner(shell: Shell, environ: dict[str, str]) -> Run:
     return run
 
 
-_MOMENT = re.compile(r"(_us|^pid|^id|^at|age_s|expires_in_s|^hash|^seconds)$")
+_MOMENT = re.compile(r"(_us|^pid|^id|^at|age_s|expires_in_s|^hash|^epoch)$")
 
 
 def plain(value: Any) -> Any:
@@ -147,6 +149,7 @@ async def scenario(run: Run) -> list[tuple[str, Any]]:
     return seen
 
 
+@pytest.mark.slow
 async def test_a_day_here_and_at_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     days: list[list[tuple[str, Any]]] = []
     for name in ("here", "there"):

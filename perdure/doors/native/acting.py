@@ -32,6 +32,7 @@ from perdure.doors.native.table import Operation, Query, answer, by_of
 from perdure.engine.session import Session
 
 T = TypeVar("T")
+BY: Final = Query("by", "who asks, beside the key's own name")
 WAIT_S: Final = 30.0
 
 
@@ -178,7 +179,8 @@ async def _decided(session: Session, action: str, body: DecideAction, call: Call
 
 async def revoke(call: Call) -> Response:
     """Take back what was allowed in a session beyond one call."""
-    return answer(await soon(session_of(call).revoke(call.path["name"], by=by_of(call))))
+    by = by_of(call, call.query.get("by", ""))
+    return answer(await soon(session_of(call).revoke(call.path["name"], by=by)))
 
 
 async def actions(call: Call) -> Response:
@@ -243,7 +245,7 @@ OPERATIONS: Final = (
     Operation("POST", "/sessions/{id}/actions/{action_id}", decide, "operator", "decide_action",
               "actions", body=DecideAction, result=Event),
     Operation("DELETE", "/sessions/{id}/grants/{name}", revoke, "operator", "revoke_grant",
-              "actions", result=Event),
+              "actions", result=Event, query=(BY,)),
     Operation("GET", "/actions", actions, "viewer", "list_actions", "actions",
               result=Actions, query=_ACTIONS),
 )  # fmt: skip

@@ -139,13 +139,15 @@ class Rewound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Fork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A fork at event `at` (none: now) under `name` (none: a fresh id), with the definition of a
-    registered `agent`, or with another `model` of the server's.
+    registered `agent`, or with another `model` of the server's. With `edit` it begins
+    before the last message there, which says this instead.
     """
 
     at: int | None = None
     name: str = ""
     agent: str = ""
     model: str = ""
+    edit: Content | None = None
     by: str = ""
 
 

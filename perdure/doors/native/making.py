@@ -106,4 +106,5 @@ async def forked(call: Call, wanted: Fork) -> Session:
         spec = replace(spec, model=call.services.model(wanted.model))
         call.engine.kit.models.get(spec.model)
     by = by_of(call, wanted.by)
-    return await session.fork(wanted.at, name=wanted.name or None, agent=spec, by=by)
+    name = wanted.name or None
+    return await session.fork(wanted.at, name=name, agent=spec, edit=wanted.edit, by=by)

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from perdure.core.schedules import Schedule
 from perdure.doors.http import Call
-from perdure.doors.native.acting import content_of
+from perdure.doors.native.acting import BY, content_of
 from perdure.doors.native.bodies import PastRun, Plans, PlanSchedule, PlanView, Ran, Rules
 from perdure.doors.native.making import admin_only, definition
 from perdure.doors.native.table import Operation, answer, by_of
@@ -21,7 +21,7 @@ async def rules(call: Call) -> Response:
 
 async def revoke_rule(call: Call) -> Response:
     """Take a rule out of force, everywhere at once."""
-    await call.engine.revoke_rule(call.path["name"], by=by_of(call))
+    await call.engine.revoke_rule(call.path["name"], by=by_of(call, call.query.get("by", "")))
     return Response(status_code=204)
 
 
@@ -77,7 +77,7 @@ async def run_now(call: Call) -> Response:
 OPERATIONS: Final = (
     Operation("GET", "/rules", rules, "viewer", "list_rules", "actions", result=Rules),
     Operation("DELETE", "/rules/{name}", revoke_rule, "operator", "revoke_rule", "actions",
-              status=204),
+              status=204, query=(BY,)),
     Operation("GET", "/schedules", schedules, "viewer", "list_schedules", "schedules",
               result=Plans),
     Operation("POST", "/schedules", add, "operator", "add_schedule", "schedules",
