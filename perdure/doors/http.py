@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
@@ -122,7 +123,7 @@ class Call:
         if not body.strip():
             return {}
         try:
-            value = json.loads(body)
+            value = _read_json(body)
         except (ValueError, RecursionError) as error:
             raise InvalidRequest("E-BODY-JSON", "The body is not JSON.") from error
         if not isinstance(value, dict):
@@ -199,6 +200,9 @@ class Doorway:
             except msgspec.ValidationError as error:
                 unreadable = InvalidRequest("E-BODY", f"The request does not fit: {error}.")
                 response = _told(face, unreadable, request)
+            except ClientDisconnect:
+                cut = InvalidRequest("E-BODY-CUT", "The client went before its body had come.")
+                response = _told(face, cut, request)
             except Exception as error:  # noqa: BLE001  # what it was goes to the log, not out
                 self._services.log_failure(request_id, endpoint.path, error)
                 ours = PerdureError("E-INTERNAL", f"The server failed; see its log: {request_id}.")
@@ -268,6 +272,31 @@ async def _wants_stream(call: Call) -> bool:
     with contextlib.suppress(InvalidRequest):
         return bool((await call.json()).get("stream"))
     return False
+
+
+def _read_json(body: bytes) -> Any:
+    """Read JSON as others write it: no NaN, no number that no other program reads back, and what
+    is half a character becomes a question mark. Raises `ValueError`.
+    """
+    value = json.loads(body, parse_constant=_number, parse_float=_number, parse_int=_whole)
+    if b"\\ud" in body or b"\\uD" in body:
+        text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        value = json.loads(text)
+    return value
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text[:20])
+    return number
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(text[:20])
+    return number
 
 
 def _told(face: Face, error: PerdureError, request: Request) -> Response:

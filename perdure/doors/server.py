@@ -38,4 +38,6 @@ def application(
         return JSONResponse({"ready": able, "why": why}, 200 if able else 503)
 
     probes: list[BaseRoute] = [Route("/healthz", healthz), Route("/readyz", readyz)]
-    return Starlette(routes=[*routes, *extra, *probes], middleware=list(middleware))
+    made = Starlette(routes=[*routes, *extra, *probes], middleware=list(middleware))
+    made.router.redirect_slashes = False  # a redirect would go where the Host header says
+    return made

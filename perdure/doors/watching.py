@@ -66,6 +66,8 @@ class Watch:
         async def watched(scope: Scope, receive: Receive, send: Send) -> None:
             scope[SCOPE] = self.streams
             if scope["type"] == "http":
+                query: bytes = scope["query_string"]
+                scope["query_string"] = query.decode("utf-8", "replace").encode()
                 await self._answer(app, scope, receive, send)
             else:
                 await app(scope, receive, send)
