@@ -3,8 +3,9 @@
 from typing import Any
 
 from msgspec.structs import replace
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from perdure.doors import replies
 from perdure.doors.documents import Documents
 from perdure.doors.http import Call
 from perdure.doors.openai import lists
@@ -30,12 +31,12 @@ async def create(call: Call) -> Response:
         metadata=definitions.metadata(body.get("metadata")),
     )
     await _agents(call).put(record.id, record, expect=0)
-    return JSONResponse(agent_json(record))
+    return replies.Json(agent_json(record))
 
 
 async def retrieve(call: Call) -> Response:
     """GET /agents/{id}."""
-    return JSONResponse(agent_json(await find(call.engine, call.path["agent_id"])))
+    return replies.Json(agent_json(await find(call.engine, call.path["agent_id"])))
 
 
 async def update(call: Call) -> Response:
@@ -50,14 +51,14 @@ async def update(call: Call) -> Response:
         metadata=definitions.metadata(body["metadata"]) if "metadata" in body else record.metadata,
     )
     await _agents(call).put(record.id, changed, expect=version)
-    return JSONResponse(agent_json(changed))
+    return replies.Json(agent_json(changed))
 
 
 async def delete(call: Call) -> Response:
     """DELETE /agents/{id}. Its sessions have their own copy of it and go on."""
     record = await find(call.engine, call.path["agent_id"])
     await _agents(call).delete(record.id)
-    return JSONResponse({"id": record.id, "object": "agent.deleted", "deleted": True})
+    return replies.Json({"id": record.id, "object": "agent.deleted", "deleted": True})
 
 
 async def listed(call: Call) -> Response:

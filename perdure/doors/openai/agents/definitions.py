@@ -45,14 +45,21 @@ def settings(body: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> 
 
 def metadata(value: object) -> dict[str, str]:
     """Return pairs of strings; null is none. Raises `Wording` (400)."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        raise Wording(400, "metadata maps strings to strings.", param="metadata")
+    value = _strings(value, "metadata")
     if len(value) > _PAIRS_MAX or any(len(k) > 64 or len(v) > 512 for k, v in value.items()):
         said = "metadata has at most 16 pairs, keys of 64 and values of 512 characters."
         raise Wording(400, said, param="metadata")
-    return dict(value)
+    return value
+
+
+def options(value: object, param: str) -> Json | None:
+    """Return an object, or None. Raises `Wording` (400)."""
+    return _object(value, param) or None
+
+
+def names(value: object, param: str) -> tuple[str, ...]:
+    """Return a list of strings; null is none. Raises `Wording` (400)."""
+    return tuple(_names(value, param) or ())
 
 
 def words(value: object, param: str) -> Content:
@@ -96,6 +103,21 @@ def _object(value: object, param: str) -> Json:
         return {}
     if not isinstance(value, dict):
         raise Wording(400, f"{param} is an object.", param=param)
+    return value
+
+
+def _strings(value: object, param: str) -> dict[str, str]:
+    given = _object(value, param)
+    if not all(isinstance(each, str) for each in given.values()):
+        raise Wording(400, f"{param} maps strings to strings.", param=param)
+    return dict(given)
+
+
+def _names(value: object, param: str) -> list[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise Wording(400, f"{param} is a list of strings.", param=param)
     return value
 
 
@@ -218,7 +240,7 @@ def _mcp(tool: Json, where: str) -> Json:
                 raise Wording(400, said, param=f"{where}.transport.authorization")
             url = _text(transport.get("server_url"), f"{where}.transport.server_url", empty=False)
             shown: Json = {"type": "http", "server_url": url}
-            shown["headers"] = _object(transport.get("headers"), f"{where}.transport.headers")
+            shown["headers"] = _strings(transport.get("headers"), f"{where}.transport.headers")
         case "stdio":
             shown = {"type": "stdio", "args": [], "env_vars": []}
             for name in ("command", "cwd"):
@@ -230,9 +252,13 @@ def _mcp(tool: Json, where: str) -> Json:
         "type": "mcp",
         "server_label": _text(tool.get("server_label"), f"{where}.server_label", empty=False),
         "transport": shown,
-        "allowed_tools": tool.get("allowed_tools"),
-        "connection_origin": tool.get("connection_origin") or "service",
-        "credential_id": tool.get("credential_id"),
+        "allowed_tools": _names(tool.get("allowed_tools"), f"{where}.allowed_tools"),
+        "connection_origin": _one_of(
+            tool.get("connection_origin") or "service",
+            ("service", "environment"),
+            f"{where}.connection_origin",
+        ),
+        "credential_id": _text(tool.get("credential_id"), f"{where}.credential_id", empty=True),
         "request_metadata": _object(tool.get("request_metadata"), f"{where}.request_metadata"),
         "required": _flag(tool.get("required", False), f"{where}.required"),
     }

@@ -54,7 +54,7 @@ class Sessions:
     async def _made(self, body: Mapping[str, Any], name: str) -> SessionRecord:
         agent_id, settings = await self._settings(body)
         limit = _cents(body.get("spend_control"))
-        vaults = tuple(str(each) for each in body.get("vault_ids") or ())
+        vaults = definitions.names(body.get("vault_ids"), "vault_ids")
         where = await place(self._engine, self._services, body.get("environment"), name, vaults)
         defined = await define(self._services, self._project, settings, where.spec, limit, vaults)
         record = SessionRecord(
@@ -66,7 +66,7 @@ class Sessions:
             metadata=definitions.metadata(body.get("metadata")),
             vault_ids=vaults,
             spend_limit=limit,
-            prompt_cache_options=body.get("prompt_cache_options"),
+            prompt_cache_options=_caching(body),
             review=_review(body),
             served=defined.served,
         )
@@ -90,7 +90,9 @@ class Sessions:
             metadata=definitions.metadata(body["metadata"])
             if "metadata" in body
             else record.metadata,
-            prompt_cache_options=body.get("prompt_cache_options", record.prompt_cache_options),
+            prompt_cache_options=_caching(body)
+            if "prompt_cache_options" in body
+            else record.prompt_cache_options,
             review=_review(body) if "review" in body else record.review,
             spend_limit=_cents(body["spend_control"])
             if "spend_control" in body
@@ -150,6 +152,11 @@ def _cents(control: object) -> int | None:
         said = "limit is a positive number of US cents, or null."
         raise Wording(400, said, param="spend_control.limit")
     return limit
+
+
+def _caching(body: Mapping[str, Any]) -> Json | None:
+    name = "prompt_cache_options"
+    return definitions.options(body.get(name), name)
 
 
 def _review(body: Mapping[str, Any]) -> str:

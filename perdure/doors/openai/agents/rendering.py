@@ -4,7 +4,7 @@ The `n`-th thing that event `seq` tells is `{seq}.{n}`, whoever asks and wheneve
 go on behind any of them, with nothing missing and nothing twice, after a restart as well.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from perdure.core import events as e
 from perdure.core.events import Event
@@ -16,12 +16,14 @@ from perdure.doors.openai.problems import Wording
 
 Json = dict[str, Any]
 Place = tuple[int, int]
+_ID_MAX: Final = 40
 
 
 def place_of(id: str) -> Place:
     """Return the place in the stream that an event's id names. Raises `Wording` (400)."""
     seq, dot, number = id.partition(".")
-    if not (dot and seq.isdecimal() and number.isdecimal()) or int(seq) < 1:
+    known = len(id) <= _ID_MAX and dot and seq.isdecimal() and number.isdecimal()
+    if not known or int(seq) < 1:
         raise Wording(400, f"{id!r} is no event of this stream.", param="Last-Event-ID")
     return int(seq), int(number)
 

@@ -1,12 +1,13 @@
 """Sessions, and what is read of them: turns, items, subagents."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from perdure.core.errors import PerdureError
-from perdure.doors import sse
+from perdure.core.errors import NotFound, PerdureError
+from perdure.doors import replies, sse
 from perdure.doors.http import Call
 from perdure.doors.openai import lists
 from perdure.doors.openai.agents import records
@@ -25,7 +26,7 @@ async def create(call: Call) -> Response:
     record = await maker(call).make(body)
     reader = Reader(call.engine)
     if not body.get("stream"):
-        return JSONResponse(await reader.now(record))
+        return replies.Json(await reader.now(record))
     if not body.get("input"):
         return streamed(call, _first(reader, record))
     return streamed(call, reader.stream(record, START, until_rest=True))
@@ -34,7 +35,7 @@ async def create(call: Call) -> Response:
 async def retrieve(call: Call) -> Response:
     """GET /agents/sessions/{id}."""
     reader = Reader(call.engine)
-    return JSONResponse(await reader.now(await session_of(call)))
+    return replies.Json(await reader.now(await session_of(call)))
 
 
 async def update(call: Call) -> Response:
@@ -42,7 +43,7 @@ async def update(call: Call) -> Response:
     body = await call.json()
     record = await session_of(call)
     changed = await maker(call).change(record.id, body)
-    return JSONResponse(await Reader(call.engine).now(changed))
+    return replies.Json(await Reader(call.engine).now(changed))
 
 
 async def delete(call: Call) -> Response:
@@ -50,7 +51,7 @@ async def delete(call: Call) -> Response:
     record = await session_of(call)
     await maker(call).delete(record.id)
     gone = {"id": record.id, "object": "agent.session.deleted", "deleted": True}
-    return JSONResponse(gone)
+    return replies.Json(gone)
 
 
 async def listed(call: Call) -> Response:
@@ -62,8 +63,11 @@ async def listed(call: Call) -> Response:
 
     docs = records.sessions(call.engine.kit.store)
     found, more = await lists.documents(docs, call, lambda record: record.id, fits)
-    reader = Reader(call.engine)
-    return lists.page([await reader.now(record) for record in found], has_more=more)
+    reader, shown = Reader(call.engine), []
+    for record in found:
+        with contextlib.suppress(NotFound):  # deleted at this very moment
+            shown.append(await reader.now(record))
+    return lists.page(shown, has_more=more)
 
 
 async def items(call: Call) -> Response:
@@ -80,7 +84,7 @@ async def turns(call: Call) -> Response:
 async def turn(call: Call) -> Response:
     """GET …/turns/{id}."""
     told = await _told(call)
-    return JSONResponse(told.turn_json(_turn(call, told)))
+    return replies.Json(told.turn_json(_turn(call, told)))
 
 
 async def turn_items(call: Call) -> Response:
@@ -100,7 +104,7 @@ async def subagent(call: Call) -> Response:
     found = next((each for each in await _subagents(call) if each["id"] == name), None)
     if found is None:
         raise Wording(404, f"No subagent found with id '{name}'.", param="subagent_id")
-    return JSONResponse(found)
+    return replies.Json(found)
 
 
 def maker(call: Call) -> Sessions:
