@@ -209,7 +209,9 @@ async def test_a_call_that_may_happen_once_is_not_made_again_by_itself(
 ) -> None:
     port, _ = await shop.serve()
     url = f"http://127.0.0.1:{port}/mcp"
-    tool = {"type": "mcp", "server_label": "shop", "server_url": url, "require_approval": "never"}
+    tool: Any = {
+        "type": "mcp", "server_label": "shop", "server_url": url, "require_approval": "never"
+    }  # fmt: skip
     name = f"{server_name(McpServer(url, 'shop'))}__hang"
     call = Call(name, {"mark": str(tmp_path / "mark")})
     path = tmp_path / "s.db"
@@ -217,12 +219,12 @@ async def test_a_call_that_may_happen_once_is_not_made_again_by_itself(
         await here.start()
         seen: Events = []
         client = await here.openai()
-        stream = await client.responses.create(
+        stream: Any = await client.responses.create(
             model="mcp",
             input="Go",
             background=True,
             stream=True,
-            tools=[tool],  # type: ignore[list-item]
+            tools=[tool],
         )
         async for event in stream:
             seen.append(event.to_dict())

@@ -69,24 +69,34 @@ def results(suite: Suite, sources: Path, url: str) -> dict[str, str]:
     return found
 
 
+def tell(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    """Show a line whether or not what tests print is shown."""
+    with capsys.disabled():
+        sys.stdout.write(f"\n  {line}\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
-def test_a_server_that_holds_what_they_ask_for(suite: Suite, sources: Path) -> None:
+def test_a_server_that_holds_what_they_ask_for(
+    suite: Suite, sources: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with serving("--seed") as url:
         found = results(suite, sources, url)
     passed = {name for name, status in found.items() if status == "PASSED"}
     differs = {name for name in found if any(part in name for part in suite.differs)}
-    sys.stdout.write(f"{suite.name}, seeded: {len(passed)} of {len(found)} pass\n")
+    tell(capsys, f"{suite.name}, seeded: {len(passed)} of {len(found)} pass")
     assert sorted(set(found) - passed - differs) == [], "these fail without a reason"
     assert sorted(passed & differs) == [], "these pass, and are still said to differ"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
-def test_a_server_that_holds_nothing(suite: Suite, sources: Path) -> None:
+def test_a_server_that_holds_nothing(
+    suite: Suite, sources: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with serving() as url:
         found = results(suite, sources, url)
     passed = [name for name, status in found.items() if status == "PASSED"]
-    sys.stdout.write(f"{suite.name}, unseeded: {len(passed)} of {len(found)} pass\n")
+    tell(capsys, f"{suite.name}, unseeded: {len(passed)} of {len(found)} pass")
     assert not [name for name, status in found.items() if status == "ERROR"]
     assert len(passed) >= suite.least
