@@ -48,8 +48,7 @@ class Toolmaker(Protocol):
     ) -> tuple[ToolSpec, ...]:
         """Connect to a server and return its tools, prefixed by a name of ours for it.
 
-        `headers` authorise this very client there. They are kept in memory only: after a restart
-        calls fail until a client names the server with them again.
+        `headers` authorise this very client there. They are kept sealed in the vault.
 
         Raises `Unavailable` (E-MCP-UNREACHABLE), `Forbidden` for an address not allowed.
         """

@@ -18,6 +18,7 @@ from perdure.doors.toolmaker import McpServer
 from perdure.engine.trees import Trees
 from perdure.ports.store import Store
 from perdure.ports.tool import Tool, ToolContext, ToolOutput
+from perdure.ports.vault import Vault
 from perdure.serving import subagents
 from perdure.serving.discreet import Discreet, Shown
 from perdure.tools.mcp.toolset import McpToolset
@@ -53,11 +54,16 @@ class ProjectTools:
     """The tools of one project's API agents. Implements `Toolmaker` and the kit's `AgentSource`.
 
     `tokens` gives what authorises us at a server, for each request anew; `carrier` makes the way
-    to it.
+    to it. `vault` keeps what clients send along for their servers, beyond a restart.
     """
 
     def __init__(
-        self, store: Store, workspace: Workspace, tokens: Tokens, carrier: Carrier | None = None
+        self,
+        store: Store,
+        workspace: Workspace,
+        tokens: Tokens,
+        carrier: Carrier | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self._store = store
         self._workspace = workspace
@@ -65,6 +71,7 @@ class ProjectTools:
         self._carrier = carrier
         self._servers: OrderedDict[str, tuple[McpToolset, dict[str, Tool]]] = OrderedDict()
         self._given: dict[str, dict[str, str]] = {}  # what clients sent along, by credential
+        self._vault = vault
         self.trees: Trees | None = None  # of the engine that these tools are run by
 
     def client(
@@ -90,6 +97,8 @@ class ProjectTools:
             digest = hashlib.sha256(encode(sorted(headers.items()))).hexdigest()[:16]
             server = replace(server, credential=f"{_GIVEN}{digest}")
             self._given[server.credential] = dict(headers)
+            if self._vault is not None:
+                await self._vault.put(server.credential, Secret(json.dumps(dict(headers))))
         name = server_name(server)
         await self._store.put_doc(_KIND, name, encode(server))
         return tuple(tool.spec for tool in (await self._of_server(name, server)).values())
@@ -134,7 +143,7 @@ class ProjectTools:
         if name in self._servers:
             self._servers.move_to_end(name)
             return self._servers[name][1]
-        headers = dict(server.headers) | self._given.get(server.credential, {})
+        headers = dict(server.headers) | await self._headers_of(server.credential)
         sealed = bool(server.credential) and not server.credential.startswith(_GIVEN)
         shown = Shown()
         toolset = McpToolset(
@@ -153,6 +162,13 @@ class ProjectTools:
             _, (old, _) = self._servers.popitem(last=False)
             await old.close()
         return tools
+
+    async def _headers_of(self, credential: str) -> dict[str, str]:
+        """Return what a client sent along, now or before a restart."""
+        if credential.startswith(_GIVEN) and credential not in self._given and self._vault:
+            secret = await self._vault.get(credential)
+            self._given[credential] = json.loads(secret.reveal()) if secret else {}
+        return self._given.get(credential, {})
 
     def _token_of(self, server: McpServer, shown: Shown) -> Callable[[], Awaitable[Secret]]:
         async def token() -> Secret:

@@ -4,13 +4,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 
+from perdure.core.agent import AgentSpec, ToolSpec
+from perdure.core.errors import Unavailable
 from perdure.doors.settings import ServerSettings
 from perdure.doors.toolmaker import McpServer
 from perdure.models.scripted import Alternative, Call
 from perdure.serving.tools import server_name
+from perdure.testing.fake_vendors import FakeVendor
 from tests.contract.mcp_shop import Shop
 from tests.doors.serving import Reply, script, up
 
@@ -130,6 +134,29 @@ async def test_credentials_are_not_shown_or_stored(shop: Shopping, tmp_path: Pat
         assert "tell-nobody" not in made.model_dump_json()
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or b"tell-nobody" not in file.read_bytes()
+
+
+async def test_credentials_are_sent_by_the_next_server_process_too(tmp_path: Path) -> None:
+    sent: Any = {"authorization": "Bearer tell-nobody"}
+    async with FakeVendor() as vendor:
+        url = f"{vendor.url}/mcp"
+        async with up(
+            {"talk": script(Reply(text="Hi."))}, tmp_path / "s.db", settings=LOCAL
+        ) as one:
+            with pytest.raises(Unavailable):
+                await one.server.tools_of("default").mcp(McpServer(url, "shop"), sent)
+            docs = await one.server.stores.base.docs("mcp-server")
+        before = len(vendor.requests)
+        async with up(
+            {"talk": script(Reply(text="Hi."))}, tmp_path / "s.db", settings=LOCAL
+        ) as two:
+            tool = ToolSpec("x", "", msgspec.Raw(b"{}"), source=f"mcp:{docs[0].name}")
+            with pytest.raises(Unavailable):
+                await two.server.tools_of("default").tools(
+                    AgentSpec("a", "test:talk", tools=(tool,))
+                )
+        assert len(vendor.requests) > before
+        assert vendor.requests[-1].headers["authorization"] == sent["authorization"]
 
 
 async def test_a_custom_tool() -> None:
