@@ -21,7 +21,9 @@ from perdure.core.agent import AgentSpec
 from perdure.core.errors import NotFound
 from perdure.doors.documents import Documents
 from perdure.doors.http import Call
+from perdure.doors.openai.chat.face import KIND as CHAT, ChatRecord
 from perdure.doors.openai.conversations.keeping import Conversations
+from perdure.doors.openai.files import KIND as FILE, FileRecord
 from perdure.doors.openai.problems import Wording
 from perdure.doors.openai.responses.reading import Reader
 from perdure.doors.openai.responses.wishes import NAME
@@ -88,7 +90,41 @@ async def conversations(server: Server) -> None:
         await kept.make_as("conv_123", {}, [said])
 
 
-SEEDS: Final[Mapping[str, Seed]] = {"responses": responses, "conversations": conversations}
+async def completions(server: Server) -> None:
+    """Make a stored completion."""
+    engine = await server.projects.engine(WHO.project)
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "logprobs": None,
+        "message": {"role": "assistant", "content": "Hello.", "refusal": None},
+    }
+    done = {
+        "id": "completion_id",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "gpt-6-astra",
+        "choices": [choice],
+    }
+    sent = {"id": "completion_id-0", "role": "assistant", "content": "Hi", "refusal": None}
+    record = ChatRecord("completion_id", done, [sent])
+    await Documents(engine.kit.store, CHAT, ChatRecord).put("completion_id", record)
+
+
+async def files(server: Server) -> None:
+    """Make a file."""
+    store = (await server.projects.engine(WHO.project)).kit.store
+    digest = await store.blobs.put(b"Hello")
+    record = FileRecord("file_id", digest, 5, "a.txt", "user_data", 1_700_000_000)
+    await Documents(store, FILE, FileRecord).put("file_id", record)
+
+
+SEEDS: Final[Mapping[str, Seed]] = {
+    "responses": responses,
+    "conversations": conversations,
+    "completions": completions,
+    "files": files,
+}
 
 
 class Seeded:

@@ -15,6 +15,8 @@ SHARE: Final = ROOT / ".venv" / "share" / "vendor-suites"
 
 BOTH: Final = "it sends previous_response_id and conversation, which exclude each other"
 
+OPERATORS: Final = "it deletes a model, and models are what the operator lists"
+
 
 class Suite(NamedTuple):
     """Some tests of one package. `differs` are parts of test names, with the reason why each fails;
@@ -50,6 +52,20 @@ SUITES: Final = (
         ("tests/api_resources/test_conversations.py", "tests/api_resources/conversations"),
         {},
         least=44,
+    ),
+    Suite("chat", OPENAI, "/openai/v1", ("tests/api_resources/chat",), {}, least=64),
+    Suite("files", OPENAI, "/openai/v1", ("tests/api_resources/test_files.py",), {}, least=60),
+    Suite(
+        "models",
+        OPENAI,
+        "/openai/v1",
+        ("tests/api_resources/test_models.py",),
+        {
+            "Models::test_method_delete": OPERATORS,
+            "Models::test_raw_response_delete": OPERATORS,
+            "Models::test_streaming_response_delete": OPERATORS,
+        },
+        least=32,
     ),
 )
 
