@@ -20,8 +20,10 @@ from perdure.core.errors import InvalidRequest
 from perdure.doors.principals import KeyRecord, Keys, Role
 from perdure.engine.deleting import tree_to_delete
 from perdure.environments.homes import discard, session_folder
+from perdure.serving.vault_key import beside, vault_keys
 from perdure.stores.projects import DEFAULT, ProjectStores
 from perdure.stores.system import RandomIds, SystemClock
+from perdure.stores.vault import DOCS, SealedVault
 
 T = TypeVar("T")
 
@@ -100,6 +102,29 @@ def revoke_key(typed: str, *, json: bool) -> int:
         return 0
 
     return _at(revoke)
+
+
+def reseal(*, json: bool) -> int:
+    """Seal all secrets with the vault's first key."""
+
+    async def rotate(desk: _Desk) -> int:
+        settings, environ = desk.project.settings.server, desk.project.environ
+        file = beside(desk.project.store_url)
+        held = await vault_keys(settings, environ, file, os.urandom)
+        count = 0
+        for project in sorted(
+            {desk.stores.parted(doc.name)[0] for doc in await desk.stores.base.docs(DOCS)}
+        ):
+            vault = SealedVault(desk.stores.of(project), held.keys, os.urandom)
+            count += await vault.reseal()
+        screen = Screen(json=json)
+        if json:
+            screen.line(plain_json.dumps({"resealed": count, "keys": len(held.keys)}))
+        else:
+            screen.line(f"{plural(count, 'secret')} sealed anew; {held.said}.")
+        return 0
+
+    return _at(rotate)
 
 
 def list_projects(*, json: bool) -> int:

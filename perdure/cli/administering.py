@@ -21,8 +21,13 @@ projects = typer.Typer(
     name="projects", help="The projects of the store.",
     invoke_without_command=True, rich_markup_mode=None,
 )  # fmt: skip
+vault = typer.Typer(
+    name="vault", help="The keys that seal secrets.",
+    invoke_without_command=True, rich_markup_mode=None,
+)  # fmt: skip
 admin.add_typer(keys)
 admin.add_typer(projects)
+admin.add_typer(vault)
 
 
 def declare_admin(app: typer.Typer, panel: str) -> None:
@@ -98,6 +103,20 @@ def projects_ls(json: Json = False) -> int:
     from perdure.cli.admin import list_projects
 
     return list_projects(json=json)
+
+
+@vault.callback()
+def vault_root(context: typer.Context) -> None:
+    """The keys that seal secrets."""
+    _help(context)
+
+
+@vault.command("rotate", cls=Verb)
+def vault_rotate(json: Json = False) -> int:
+    """Seal all secrets anew, with the first of the vault's keys."""
+    from perdure.cli.admin import reseal
+
+    return reseal(json=json)
 
 
 @admin.command("purge", cls=Verb)

@@ -14,7 +14,6 @@ from perdure.doors.settings import ServerSettings
 from perdure.doors.toolmaker import Toolmaker
 from perdure.ports.clock import Clock, Ids
 from perdure.ports.sandbox import Change
-from perdure.ports.store import Store
 from perdure.ports.vault import Vault
 
 _LOG: Final = logging.getLogger("perdure.server")
@@ -35,11 +34,6 @@ def no_vault(project: str) -> Vault:
     raise InvalidRequest("E-VAULT-KEY", "This server has no vault key.", "PERDURE_VAULT_KEY")
 
 
-async def no_uploads(store: Store, file_id: str) -> bytes | None:
-    """Know no file: for services without uploads."""
-    return None
-
-
 @dataclass(frozen=True)
 class Services:
     """The collaborators of all doors. `changes` compares two snapshots of a project; `about` says
@@ -53,7 +47,6 @@ class Services:
     url: str = ""
     tools: Callable[[str], Toolmaker] = no_tools  # of a project
     vault: Callable[[str], Vault] = no_vault  # of a project
-    upload: Callable[[Store, str], Awaitable[bytes | None]] = no_uploads  # by its id
     changes: Callable[[str, str, str], Awaitable[Sequence[Change]]] = no_files
     about: Mapping[str, str] = field(default_factory=dict)
 

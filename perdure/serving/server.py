@@ -38,7 +38,7 @@ from perdure.serving.outbound import Outbound
 from perdure.serving.takeover import Takeover
 from perdure.serving.tools import ProjectTools
 from perdure.serving.tracing import Tracing
-from perdure.serving.vault_key import VaultKeys, vault_keys
+from perdure.serving.vault_key import VaultKeys, beside, vault_keys
 from perdure.stores.projects import DEFAULT, ProjectStores
 from perdure.stores.system import RandomIds, SystemClock
 from perdure.stores.vault import SealedVault
@@ -102,8 +102,8 @@ class Server:
         """Open the store and everything behind the doors. Raises `Unavailable`."""
         store, root = await open_store(plan.store)
         models = plan.options.models or models_for(plan.options)
-        environ, beside = environ_of(plan.options), _key_file(plan.store)
-        vault = await vault_keys(plan.settings, environ, beside, os.urandom)
+        environ, file = environ_of(plan.options), beside(plan.store)
+        vault = await vault_keys(plan.settings, environ, file, os.urandom)
         stores = ProjectStores(store)
         server = cls(plan, stores, plan.options.work_root or root, models, vault)
         await server.projects.engine(DEFAULT)
@@ -147,7 +147,7 @@ class Server:
             store = self.stores.of(project)
             self._tools[project] = ProjectTools(
                 store, lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
-                self._authoriser(project).token, self._outbound.transport, self.vault_of(project),
+                self._authoriser(project).token, self._outbound.transport,
             )  # fmt: skip
         return self._tools[project]
 
@@ -232,11 +232,3 @@ class Server:
     def _authoriser(self, project: str) -> Authoriser:
         credentials = Credentials(self.stores.of(project), self.vault_of(project))
         return Authoriser(credentials, self._clock, self._outbound.post_form)
-
-
-def _key_file(store: str) -> Path | None:
-    """Return where the vault's key lies that nobody gave: beside the store, if that is a file."""
-    if not store.startswith("sqlite:///"):
-        return None
-    path = Path(store.removeprefix("sqlite:///"))
-    return path.with_name(path.name + ".vault-key")

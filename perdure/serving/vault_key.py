@@ -33,15 +33,23 @@ class VaultKeys:
     said: str
 
 
+def beside(store: str) -> Path | None:
+    """Return where the key lies that nobody gave: beside the store of that URL, if it is a file."""
+    if not store.startswith("sqlite:///"):
+        return None
+    path = Path(store.removeprefix("sqlite:///"))
+    return path.with_name(path.name + ".vault-key")
+
+
 async def vault_keys(
     settings: ServerSettings,
     environ: Mapping[str, str],
-    beside: Path | None,
+    file: Path | None,
     random: Callable[[int], bytes],
 ) -> VaultKeys:
     """Return the keys: of PERDURE_VAULT_KEY, else of `vault_key_command`, else of
-    `vault_key_file`, else of the file `beside`, which is made when there is none. Without that
-    file, too (a store in memory), they last as long as this process.
+    `vault_key_file`, else of the `file` beside the store, which is made when there is none.
+    Without that file, too (a store in memory), they last as long as this process.
 
     Raises `InvalidRequest` and `Unavailable` (E-VAULT-KEY).
     """
@@ -54,12 +62,12 @@ async def vault_keys(
         path = Path(settings.vault_key_file)
         keys = await asyncio.to_thread(_of_file, path)
         return VaultKeys(keys, f"the vault key is in {path}")
-    if beside is None:
+    if file is None:
         return VaultKeys((random(KEY_BYTES),), "the vault key is forgotten with this process")
-    made = await asyncio.to_thread(_make, beside, random)
-    keys = await asyncio.to_thread(_of_file, beside)
+    made = await asyncio.to_thread(_make, file, random)
+    keys = await asyncio.to_thread(_of_file, file)
     how = "was made and put into" if made else "is in"
-    said = f"the vault key {how} {beside}; keep a copy, but not beside the backups of the store"
+    said = f"the vault key {how} {file}; keep a copy, but not beside the backups of the store"
     return VaultKeys(keys, said)
 
 

@@ -17,7 +17,7 @@ from perdure.core.secrets import Secret
 from perdure.ports.store import Store
 
 KEY_BYTES: Final = 32
-_KIND: Final = "secret"
+DOCS: Final = "secret"
 _FORM: Final = b"\x01"
 _ID: Final = 8
 _NONCE: Final = 12
@@ -44,7 +44,7 @@ class SealedVault:
 
     async def get(self, name: str) -> Secret | None:
         """See `Vault.get`."""
-        doc = await self._store.doc(_KIND, name)
+        doc = await self._store.doc(DOCS, name)
         return None if doc is None else self._opened(name, doc.data)
 
     async def _seal(self, name: str, secret: Secret, expect: int | None = None) -> None:
@@ -52,7 +52,7 @@ class SealedVault:
         plain = secret.reveal().encode("utf-8", "surrogatepass")
         sealed = self._keys[self._sealing].encrypt(nonce, plain, _bound(name))
         data = _FORM + self._sealing + nonce + sealed
-        await self._store.put_doc(_KIND, name, data, expect=expect)
+        await self._store.put_doc(DOCS, name, data, expect=expect)
 
     def _opened(self, name: str, data: bytes) -> Secret:
         form, id_, rest = data[:1], data[1 : 1 + _ID], data[1 + _ID :]
@@ -72,7 +72,7 @@ class SealedVault:
         secret that none of the keys opens; those before it are resealed, and all can be read.
         """
         count = 0
-        for doc in await self._store.docs(_KIND):
+        for doc in await self._store.docs(DOCS):
             if doc.data[1 : 1 + _ID] == self._sealing:
                 continue
             secret = self._opened(doc.name, doc.data)
@@ -83,7 +83,7 @@ class SealedVault:
 
     async def delete(self, name: str) -> None:
         """See `Vault.delete`."""
-        await self._store.delete_doc(_KIND, name)
+        await self._store.delete_doc(DOCS, name)
 
 
 def _id_of(key: bytes) -> bytes:

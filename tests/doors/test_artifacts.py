@@ -17,18 +17,16 @@ def bash(command: str) -> Reply:
     return Reply(text="", call=(Call("bash", {"command": command}),))
 
 
-async def go(client: openai.AsyncOpenAI, **more: Any) -> str:
+async def go(client: Any, **more: Any) -> str:
     """Run a session to its rest; return its id."""
     stream = await client.beta.agents.sessions.create(
         agent={"model": "work"}, environment={"type": "openai_hosted"}, input="Go", stream=True
     )
-    return [event async for event in stream][-1].session.id
+    return str([event async for event in stream][-1].session.id)
 
 
 WORK = script(
-    bash(
-        "mkdir -p outputs/sub; echo one > outputs/a.txt; printf '\\0\\1' > outputs/sub/b"
-    ),
+    bash("mkdir -p outputs/sub; echo one > outputs/a.txt; printf '\\0\\1' > outputs/sub/b"),
     Reply(text="Done."),
     bash("echo two > outputs/a.txt; ln -s ../c outputs/link"),
     Reply(text="Again."),
@@ -37,7 +35,7 @@ WORK = script(
 
 async def test_what_a_turn_leaves_stays_as_it_was(tmp_path: Path) -> None:
     async with up({"work": WORK}, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         artifacts = client.beta.agents.sessions.artifacts
         name = await go(client)
         first = [a async for a in artifacts.list(name, order="asc")]
@@ -71,7 +69,7 @@ async def test_what_a_turn_leaves_stays_as_it_was(tmp_path: Path) -> None:
 
 async def test_a_trace_for_each_turn(tmp_path: Path) -> None:
     async with up({"work": WORK}, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         name = await go(client)
         traces = [t async for t in client.beta.agents.sessions.traces.list(name)]
         turns = [t async for t in client.beta.agents.sessions.turns.list(name)]

@@ -23,7 +23,7 @@ NEW: Any = {
 }  # fmt: skip
 
 
-async def made(client: openai.AsyncOpenAI, **more: Any) -> Any:
+async def made(client: Any, **more: Any) -> Any:
     """Make an automation that does not fire by itself while a test runs."""
     given: dict[str, Any] = {
         "name": "n", "type": "periodic", "expression": "0 3 1 1 *", "timezone": "Europe/Berlin",
@@ -32,11 +32,11 @@ async def made(client: openai.AsyncOpenAI, **more: Any) -> Any:
     return await client.beta.agents.automations.create(**given)
 
 
-async def invocations(client: openai.AsyncOpenAI, name: str) -> list[Any]:
+async def invocations(client: Any, name: str) -> list[Any]:
     return [i async for i in client.beta.agents.automations.invocations.list(name, order="asc")]
 
 
-async def began(client: openai.AsyncOpenAI, name: str) -> Any:
+async def began(client: Any, name: str) -> Any:
     """Return the first invocation by the clock: a running server delivers it."""
     async with asyncio.timeout(20):
         while True:
@@ -48,7 +48,7 @@ async def began(client: openai.AsyncOpenAI, name: str) -> Any:
 
 async def test_they_are_made_read_changed_paused_and_deleted() -> None:
     async with up({"talk": TALK}) as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         api = client.beta.agents.automations
         first = await made(client, metadata={"a": "b"})
         assert (first.type, first.status, first.expression) == ("periodic", "active", "0 3 1 1 *")
@@ -84,14 +84,16 @@ async def test_they_are_made_read_changed_paused_and_deleted() -> None:
 )
 async def test_what_is_wrong_is_said_at_once(wrong: dict[str, Any]) -> None:
     async with up({"talk": TALK}) as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         with pytest.raises(openai.BadRequestError):
             await made(client, **wrong)
 
 
 async def test_one_that_runs_once_makes_its_session_by_itself(tmp_path: Path) -> None:
     async with up({"talk": TALK}, tmp_path / "s.db") as server:
-        client = await server.openai("team")  # a project of which the server knows nothing else
+        client: Any = await server.openai(
+            "team"
+        )  # a project of which the server knows nothing else
         api = client.beta.agents.automations
         run_at = int(time.time())
         once = await made(client, type="once", run_at=run_at, expression=None, timezone=None)
@@ -112,7 +114,7 @@ async def test_one_that_runs_once_makes_its_session_by_itself(tmp_path: Path) ->
 
 async def test_a_manual_invocation_writes_to_a_session(tmp_path: Path) -> None:
     async with up({"talk": TALK}, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         api = client.beta.agents.automations
         session = await client.beta.agents.sessions.create(
             agent={"model": "talk"}, environment={"type": "none"}, input="Hi"
@@ -131,7 +133,7 @@ async def test_a_manual_invocation_writes_to_a_session(tmp_path: Path) -> None:
 
 async def test_words_that_were_not_read_yet_are_not_said_again(tmp_path: Path) -> None:
     async with up({"asks": ASKS}, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         stream = await client.beta.agents.sessions.create(
             agent={"model": "asks", "tools": [ASK]}, environment={"type": "none"}, input="Hi",
             stream=True,
@@ -150,7 +152,7 @@ async def test_words_that_were_not_read_yet_are_not_said_again(tmp_path: Path) -
 
 async def test_a_session_that_is_gone_pauses_its_automation(tmp_path: Path) -> None:
     async with up({"talk": TALK}, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         api = client.beta.agents.automations
         session = await client.beta.agents.sessions.create(
             agent={"model": "talk"}, environment={"type": "none"}, input="Hi"
@@ -171,7 +173,7 @@ async def test_a_session_that_is_gone_pauses_its_automation(tmp_path: Path) -> N
 async def test_a_fire_time_is_delivered_once_whoever_does_it_again(tmp_path: Path) -> None:
     """Two processes, and one that died before it wrote down that it was done."""
     async with up({"talk": TALK}, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         automation = await made(client)
         run = await client.beta.agents.automations.invocations.create(automation.id)
         engine = await server.server.projects.engine("default")
@@ -194,7 +196,7 @@ async def test_a_fire_time_is_delivered_once_whoever_does_it_again(tmp_path: Pat
         assert (await docs.get(automation.id)).schedule.due == ()
 
 
-async def rested(client: openai.AsyncOpenAI, name: str, turns: int = 1) -> str:
+async def rested(client: Any, name: str, turns: int = 1) -> str:
     """Wait until so many turns are completed; return what was said last."""
     async with asyncio.timeout(20):
         while True:

@@ -27,7 +27,7 @@ def hosted(**more: Any) -> Any:
     return {"type": "openai_hosted", **more}
 
 
-async def ran(client: openai.AsyncOpenAI, model: str, environment: Any, **more: Any) -> Any:
+async def ran(client: Any, model: str, environment: Any, **more: Any) -> Any:
     """Run a session to its rest; return it."""
     stream = await client.beta.agents.sessions.create(
         agent={"model": model}, environment=environment, input="Go", stream=True, **more
@@ -35,7 +35,7 @@ async def ran(client: openai.AsyncOpenAI, model: str, environment: Any, **more: 
     return [event async for event in stream][-1].session
 
 
-async def said(client: openai.AsyncOpenAI, session: str) -> str:
+async def said(client: Any, session: str) -> str:
     items = [item async for item in client.beta.agents.sessions.items.list(session, order="asc")]
     return str(items[-1].content[0].text)
 
@@ -56,7 +56,7 @@ async def test_files_variables_and_commands_are_there_before_the_first_turn(tmp_
         ],
     )
     async with up(models, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         session = await ran(client, "look", environment)
         text = await said(client, session.id)
         for part in ("from a file", 'it\'s "$HOME" here', "made", "count 1"):
@@ -81,7 +81,7 @@ async def test_files_variables_and_commands_are_there_before_the_first_turn(tmp_
 @in_sandbox[1]
 async def test_a_setup_command_that_fails_is_told_and_makes_no_session(tmp_path: Path) -> None:
     async with up({"talk": script(Reply(text="Hi"))}, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         commands = [{"command": "true"}, {"command": "echo no such thing >&2; exit 3"}]
         with pytest.raises(openai.BadRequestError) as error:
             await ran(client, "talk", hosted(setup_commands=commands))
@@ -95,7 +95,7 @@ async def test_a_setup_command_that_fails_is_told_and_makes_no_session(tmp_path:
 async def test_a_secret_variable_is_a_placeholder_in_the_sandbox(tmp_path: Path) -> None:
     models = {"look": script(bash("echo got $API_KEY"), Reply(text="{{last_result}}"))}
     async with up(models, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         vault = await client.beta.agents.vaults.create()
         auth: Any = {
             "type": "environment_variable", "secret_name": "API_KEY", "secret_value": SECRET,
@@ -113,7 +113,7 @@ async def test_a_secret_variable_is_a_placeholder_in_the_sandbox(tmp_path: Path)
 async def test_an_environment_made_ahead_has_one_session(tmp_path: Path) -> None:
     models = {"look": script(bash("cat a b; echo new > c"), Reply(text="{{last_result}}"))}
     async with up(models, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         made = client.beta.agents.environments
         environment: Any = hosted(setup_commands=[{"command": "echo first > a"}])
         first = await made.create(environment=environment, idempotency_key="k1")
@@ -121,7 +121,10 @@ async def test_an_environment_made_ahead_has_one_session(tmp_path: Path) -> None
         again = await made.create(environment=environment, idempotency_key="k1")
         assert again.id == first.id
         data = base64.b64encode(b"second\n").decode()
-        file = await made.files.create(first.id, type="inline", path="/workspace/b", data=data)
+        upload = await client.files.create(file=("x", b"second\n"), purpose="user_data")
+        file = await made.files.create(
+            first.id, type="file_id", path="/workspace/b", file_id=upload.id
+        )
         assert (file.path, file.size_bytes) == ("/workspace/b", 7)
         session = await ran(client, "look", hosted(environment_id=first.id))
         text = await said(client, session.id)
@@ -140,7 +143,7 @@ async def test_an_environment_made_ahead_has_one_session(tmp_path: Path) -> None
 async def test_a_template_is_what_environments_begin_with(tmp_path: Path) -> None:
     models = {"look": script(bash("echo $A$B"), Reply(text="{{last_result}}"))}
     async with up(models, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         templates = client.beta.agents.environments.templates
         made = await templates.create(
             name="base", env={"A": "one"},
@@ -201,7 +204,7 @@ def test_what_commands_may_reach(network: dict[str, Any], reach: tuple[str, ...]
 
 async def test_other_kinds_of_environment_say_what_they_are_not() -> None:
     async with up({"talk": script(Reply(text="Hi"))}) as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         mine: Any = {"type": "self_hosted", "workspace_directory": "/w"}
         with pytest.raises(openai.BadRequestError, match="not available on this server yet"):
             await ran(client, "talk", mine)

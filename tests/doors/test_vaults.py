@@ -42,7 +42,7 @@ async def test_vaults_are_made_read_changed_listed_and_deleted() -> None:
 
 async def test_an_archived_vault_is_listed_and_of_no_more_use(tmp_path: Path) -> None:
     async with up({"talk": TALK}, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         vaults = client.beta.agents.vaults
         vault = await vaults.create(name="old")
         made = await vaults.credentials.create(vault.id, name="k", auth=bearer("http://h/mcp"))
@@ -101,7 +101,7 @@ async def test_a_token_is_sent_to_its_server_and_found_nowhere(
     models: dict[str, Model] = {"talk": TALK}
     async with guarded() as shop, up(models, tmp_path / "s.db") as server:
         shop.valid.add(TOKEN)
-        client = await server.openai()
+        client: Any = await server.openai()
         vault = await client.beta.agents.vaults.create()
         made = await client.beta.agents.vaults.credentials.create(
             vault.id, name="shop", auth=bearer(shop.url)
@@ -121,7 +121,7 @@ async def test_an_expired_token_is_renewed_and_sealed_again(
     models: dict[str, Model] = {"talk": TALK}
     async with guarded() as shop, up(models, tmp_path / "s.db") as server:
         shop.next_tokens = ["canary-next-44120"]
-        client = await server.openai()
+        client: Any = await server.openai()
         vault = await client.beta.agents.vaults.create()
         credentials = client.beta.agents.vaults.credentials
         made = await credentials.create(
@@ -150,7 +150,7 @@ async def test_a_token_that_cannot_be_renewed_is_an_error_without_secrets(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     async with guarded() as shop, up({"talk": TALK}, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         vault = await client.beta.agents.vaults.create()
         await client.beta.agents.vaults.credentials.create(
             vault.id, name="shop", auth=oauth(shop, "2020-01-01T00:00:00Z")
@@ -164,7 +164,7 @@ async def test_a_token_that_cannot_be_renewed_is_an_error_without_secrets(
 
 async def test_rotating_changes_secrets_and_not_where_they_go(tmp_path: Path) -> None:
     async with guarded() as shop, up({"talk": TALK}, tmp_path / "s.db") as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         vault = await client.beta.agents.vaults.create()
         credentials = client.beta.agents.vaults.credentials
         made = await credentials.create(
@@ -185,7 +185,7 @@ async def test_rotating_changes_secrets_and_not_where_they_go(tmp_path: Path) ->
 async def test_a_credential_is_used_at_its_own_server_only(tmp_path: Path) -> None:
     async with guarded() as shop, guarded() as other, up({"talk": TALK}) as server:
         shop.valid.add(TOKEN)
-        client = await server.openai()
+        client: Any = await server.openai()
         vault = await client.beta.agents.vaults.create()
         made = await client.beta.agents.vaults.credentials.create(
             vault.id, name="shop", auth=bearer(shop.url)
@@ -200,7 +200,7 @@ async def test_a_credential_is_used_at_its_own_server_only(tmp_path: Path) -> No
 async def test_clients_cannot_make_the_server_connect_to_where_it_stands() -> None:
     settings = ServerSettings(private_hosts=("allowed.example",))
     async with guarded() as shop, up({"talk": TALK}, settings=settings) as server:
-        client = await server.openai()
+        client: Any = await server.openai()
         with pytest.raises(openai.APIStatusError) as error:
             await session(client, "talk", [], [served(shop)])
         assert "not public" in str(error.value)
@@ -240,9 +240,7 @@ def who(shop: Guarded, credential: str) -> Model:
     )
 
 
-async def session(
-    client: openai.AsyncOpenAI, model: str, vaults: list[str], tools: list[Any]
-) -> Any:
+async def session(client: Any, model: str, vaults: list[str], tools: list[Any]) -> Any:
     """Run a session to its rest; return it."""
     stream = await client.beta.agents.sessions.create(
         agent={"model": model, "tools": tools}, environment={"type": "none"}, input="Hi",
@@ -253,13 +251,13 @@ async def session(
     return events[-1].session
 
 
-async def told(client: openai.AsyncOpenAI, name: str) -> list[Any]:
+async def told(client: Any, name: str) -> list[Any]:
     """Return the items of a session."""
     return [item.to_dict() async for item in client.beta.agents.sessions.items.list(name)]
 
 
 async def everything(
-    server: Up, client: openai.AsyncOpenAI, folder: Path, caplog: pytest.LogCaptureFixture
+    server: Up, client: Any, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> list[str]:
     """Return all there is to read: every file, every response, every line of the log."""
     paths = ["/vaults", "/agents", "/agents/sessions"]
@@ -280,7 +278,7 @@ def of_client(record: logging.LogRecord) -> bool:
     return record.name.startswith(("mcp.server", "sse_starlette"))
 
 
-async def read(client: openai.AsyncOpenAI, path: str) -> str:
+async def read(client: Any, path: str) -> str:
     response = await client.get(path, cast_to=httpx2.Response)
     return str(response.text)
 

@@ -25,6 +25,7 @@ from perdure.doors.openai.agents.hosting import (
     absolute,
     read_hosting,
 )
+from perdure.doors.openai.files import KIND as UPLOAD, FileRecord
 from perdure.doors.openai.problems import Wording
 from perdure.doors.services import Services
 from perdure.engine.runtime import Engine
@@ -200,10 +201,11 @@ class Host:
         """Return a file's content. Raises `Wording` (400) for an upload that is not there."""
         if file.blob:
             return await self._store.blobs.get(file.blob)
-        found = await self._services.upload(self._store, file.file_id)
-        if found is None:
+        upload = await Documents(self._store, UPLOAD, FileRecord).find(file.file_id)
+        now = self._services.seconds()
+        if upload is None or (upload.expires_at is not None and upload.expires_at <= now):
             raise Wording(400, f"No file found with id '{file.file_id}'.", param="files")
-        return found
+        return await self._store.blobs.get(upload.digest)
 
     async def _sized(self, file: GivenFile) -> GivenFile:
         if file.blob:
