@@ -23,6 +23,8 @@ from perdure.engine.kit import Bounds
 from perdure.models.scripted import Reply, Script, Scripted
 from perdure.ports.model import Model
 from perdure.serving.server import Plan, Server
+from perdure.serving.tracing import Tracing
+from perdure.serving.web import Connection
 
 NO_PRICES: Prices = MappingProxyType({})
 QUICK = Bounds(poll_s=0.05, idle_s=0.5)
@@ -71,6 +73,7 @@ async def up(
     settings: ServerSettings | None = None,
     agents: Sequence[Agent] = (),
     prices: Prices = NO_PRICES,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Up]:
     """Run a server in this process until the block ends. With `path` its store is that file."""
     store = f"sqlite:///{path}" if path else "memory:"
@@ -81,9 +84,9 @@ async def up(
         chosen = replace(chosen, private_hosts=("127.0.0.1",))
     root = path.parent / "work" if path else None
     options = Options(models=Scripts(models), bounds=QUICK, work_root=root, prices=prices)
-    server = await Server.open(Plan(store, chosen, options, agents))
+    server = await Server.open(Plan(store, chosen, options, agents, tracing=tracing))
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(server.app, log_level="warning", lifespan="off")
+    config = uvicorn.Config(server.app, http=Connection, log_level="warning", lifespan="off")
     web = uvicorn.Server(config)
     running = asyncio.create_task(web.serve(sockets=[listener]))
     here = Up(server, f"http://127.0.0.1:{listener.getsockname()[1]}")

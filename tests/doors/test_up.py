@@ -170,7 +170,7 @@ async def test_a_tool_that_takes_too_long_is_recorded_as_unknown(inn: Path) -> N
 
 async def test_the_second_signal_ends_it_at_once(inn: Path) -> None:
     async with running(inn, "agents.py") as server, server.client(server.said["key"]) as client:
-        async with server.client("") as other:
+        async with server.client("none") as other:
             await _ready(other)
             await events_until(client, await begun(client), "tool.started")
             server.signal(signal.SIGTERM)
