@@ -36,6 +36,7 @@ from perdure.engine.kit import Bounds
 from perdure.models.scripted import Reply, Script, Scripted
 from perdure.ports.model import Model
 from perdure.serving.server import Plan, Server
+from tests.vendor.agents_rest import timed, vaults
 
 KEYS: Final = ("My API Key", "My Admin API Key", "my-anthropic-api-key")
 Seed = Callable[[Server], Awaitable[None]]
@@ -120,6 +121,8 @@ async def files(server: Server) -> None:
 
 
 SEEDS: Final[Mapping[str, Seed]] = {
+    "vaults": vaults,
+    "automations": timed,
     "responses": responses,
     "conversations": conversations,
     "completions": completions,

@@ -31,6 +31,10 @@ class Suite(NamedTuple):
     least: int = 0
 
 
+CRON: Final = "x is no cron expression, and no time zone"
+NO_TIME: Final = "expires_at is no time there"
+PERIODIC: Final = "it gives run_at to an automation that is periodic"
+
 OPENAI: Final = "openai-3.54.0"
 
 SUITES: Final = (
@@ -66,6 +70,37 @@ SUITES: Final = (
             "Models::test_streaming_response_delete": OPERATORS,
         },
         least=32,
+    ),
+    Suite(
+        "vaults",
+        OPENAI,
+        "/openai/v1",
+        (
+            "tests/api_resources/beta/agents/test_vaults.py",
+            "tests/api_resources/beta/agents/vaults",
+        ),
+        {
+            "Credentials::test_method_create_with_all_params": NO_TIME,
+            "Credentials::test_method_update_with_all_params": NO_TIME,
+        },
+        least=64,
+    ),
+    Suite(
+        "automations",
+        OPENAI,
+        "/openai/v1",
+        (
+            "tests/api_resources/beta/agents/test_automations.py",
+            "tests/api_resources/beta/agents/automations",
+        ),
+        {
+            "Automations::test_method_create_overload_1": CRON,
+            "Automations::test_method_create_with_all_params_overload_1": CRON,
+            "Automations::test_raw_response_create_overload_1": CRON,
+            "Automations::test_streaming_response_create_overload_1": CRON,
+            "Automations::test_method_update_with_all_params": PERIODIC,
+        },
+        least=64,
     ),
 )
 
