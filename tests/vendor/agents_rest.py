@@ -44,7 +44,7 @@ async def timed(server: Server) -> None:
     if await automations(store).find("automation_id") is not None:
         return
     request = {"agent_id": "agent_id", "environment": {"type": "none"}, "input": "Hi"}
-    shown = {
+    shown: dict[str, object] = {
         "type": "new_session",
         "agent": None,
         "agent_id": "agent_id",
