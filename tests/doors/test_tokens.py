@@ -55,7 +55,7 @@ class Provider:
         self.asked += 1
         if self.down:
             raise OSError("the provider is down")
-        odd = [{"kty": "XXX", "kid": "odd"}, {"kty": "RSA"}, 5]
+        odd = [{"kty": "AKP", "kid": "odd"}, {"kty": "RSA"}, 5]
         return json.dumps(
             {"keys": [*odd, *(key.as_dict(private=False) for key in self.keys)]}
         ).encode()
