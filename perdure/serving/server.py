@@ -147,7 +147,7 @@ class Server:
             store = self.stores.of(project)
             self._tools[project] = ProjectTools(
                 store, lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
-                self._authoriser(project).token, self._outbound.transport,
+                self._authoriser(project).token, self._outbound.transport, self.vault_of(project),
             )  # fmt: skip
         return self._tools[project]
 
