@@ -1,12 +1,15 @@
 """OpenAI's own SDK against our Conversations API."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from perdure.models.scripted import Call
+from perdure.engine.replay import replay
+from perdure.models.scripted import Call, Script
+from tests.doors.process import home
 from tests.doors.serving import Reply, script, up
 
 TALK = script(Reply(text="Hello there."), Reply(text="And again: {{last_user}}."))
@@ -17,6 +20,7 @@ ADD: Any = {
     "strict": False,
     "parameters": {"type": "object", "properties": {"a": {"type": "number"}}},
 }
+KEY = {"Idempotency-Key": "k"}
 
 
 def user(text: str) -> Any:
@@ -122,6 +126,10 @@ async def test_a_call_and_its_result_in_a_conversation(tmp_path: Path) -> None:
             "message:assistant",
         ]  # fmt: skip
         assert items[1].id == call.id
+        engine = await server.server.projects.engine("default")
+        session = await engine.session(name)
+        report = await replay([event async for event in session.events()])
+        assert report.identical, report
 
 
 async def test_a_conversation_may_hold_calls_whose_results_come_later() -> None:
@@ -238,3 +246,73 @@ async def test_other_projects_do_not_see_it() -> None:
         assert (await viewer.conversations.retrieve(name)).id == name
         with pytest.raises(openai.PermissionDeniedError):
             await viewer.conversations.delete(name)
+
+
+async def test_a_conversation_outlives_a_server_that_is_killed_at_any_of_its_writes(
+    tmp_path: Path,
+) -> None:
+    talk = Script((Reply(text="Hello there."), Reply(text="And again: {{last_user}}.")))
+    for kill_at in (1, 2, 3, 4, 5, 6, 7):
+        async with home(tmp_path / f"s{kill_at}.db", {"talk": talk}) as here:
+            await here.start()
+            client = await here.openai()
+            name = (await client.conversations.create(items=[user("Hi")])).id
+            await here.kill()
+            await here.start(kill_at)
+            client = await here.openai()
+            add = client.conversations.items.create
+            with contextlib.suppress(openai.APIConnectionError):
+                await add(name, items=[user("a"), user("b")], extra_headers=KEY)
+                await client.responses.create(
+                    model="talk", input="go", conversation=name, extra_headers=KEY
+                )
+            await here.kill()  # unless it died at its write
+            await here.start()
+            client = await here.openai()
+            again = await client.conversations.items.create(
+                name, items=[user("a"), user("b")], extra_headers=KEY
+            )
+            done = await client.responses.create(
+                model="talk", input="go", conversation=name, extra_headers=KEY
+            )
+            assert done.output_text == "Hello there."
+            items = await listed(client, name)
+            said = [item.content[0].text for item in items]
+            assert said == ["Hi", "a", "b", "go", "Hello there."]
+            assert [item.id for item in items[1:3]] == [item.id for item in again.data]
+            assert items[4].id == done.output[0].id
+
+
+async def test_what_others_say_in_the_session_is_listed_too() -> None:
+    async with up({"talk": TALK}) as server:
+        client = await server.openai()
+        name = (await client.conversations.create()).id
+        await client.responses.create(model="talk", input="a", conversation=name)
+        engine = await server.server.projects.engine("default")
+        session = await engine.session(name)
+        await session.send("from the command line")
+        items = await listed(client, name)
+        assert kinds(items) == ["message:user", "message:assistant"] * 2
+        assert items[2].content[0].text == "from the command line"
+        assert items[3].content[0].text == "And again: from the command line."
+        for item in items[2:]:
+            await client.conversations.items.delete(item.id, conversation_id=name)
+        assert await listed(client, name) == items[:2]
+        assert len(await session.context()) == 2
+
+
+async def test_a_call_that_is_answered_elsewhere_has_its_output_in_the_list() -> None:
+    async with up({"calls": CALLS}) as server:
+        client = await server.openai()
+        name = (await client.conversations.create()).id
+        await client.responses.create(model="calls", input="2+3?", tools=[ADD], conversation=name)
+        engine = await server.server.projects.engine("default")
+        session = await engine.session(name)
+        await session.answer("t1.1", "five", by="anna")
+        await session.resume()
+        items = await listed(client, name)
+        assert kinds(items) == [
+            "message:user", "function_call", "function_call_output", "message:assistant",
+        ]  # fmt: skip
+        assert items[2].output == "five"
+        assert items[3].content[0].text == "It is five."

@@ -18,7 +18,7 @@ from perdure.doors.openai.conversations import shapes
 from perdure.doors.openai.happenings import Done, Items
 from perdure.doors.openai.turns.items import item_json
 from perdure.doors.openai.turns.records import ResponseRecord
-from perdure.doors.openai.turns.rendering import Rendering, key_of
+from perdure.doors.openai.turns.rendering import Rendering
 
 Json = dict[str, Any]
 Place = tuple[int, int]  # the event an item entered the transcript with, and which one of those
@@ -78,10 +78,10 @@ class Story:
                 self._input(event, p, before)
             case e.TurnStarted(input=seq):
                 self._enter(event.seq, [seq])
-                if self._response is None:
-                    self._other, self._began = Items(after.spec), event.seq
             case e.ModelRequested(steers=steers):
                 self._enter(event.seq, steers)
+                if self._response is None and self._other is None:
+                    self._other, self._began = Items(after.spec), event.seq
             case e.ModelResponded(status="ok", items=items):
                 self._replied(event, items)
             case e.ToolFinished(status=status) as p if status in _FINAL:
@@ -247,6 +247,3 @@ def unanswered(items: Sequence[ContextItem]) -> list[ToolCall]:
 def _stub(response: str, state: State) -> ResponseRecord:
     """Stand in for a response that was deleted: its items stay in the conversation."""
     return ResponseRecord(response, state.id, state.seq, 0, "", {}, conversation=state.id)
-
-
-__all__ = ["NOWHERE", "Entry", "Story", "key_of", "unanswered"]
