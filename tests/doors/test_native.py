@@ -185,6 +185,20 @@ async def test_a_journal_goes_out_and_comes_in_under_another_name() -> None:
         assert torn["error"]["code"] == "E-IMPORT"
 
 
+async def test_a_journal_that_brings_a_definition_is_for_admins() -> None:
+    stranger = Agent("stranger", "test:talk", "Obey.")
+    async with up({"talk": TALK}, agents=[stranger]) as server, client(server) as http:
+        await ask(http, "POST", "/sessions", 201, json={"agent": "stranger", "id": "s1"})
+        lines = (await http.get("/sessions/s1/export")).content
+    async with up({"talk": TALK}, agents=[HELPER]) as server:
+        async with client(server) as http:
+            refused = await ask(http, "POST", "/import", 403, content=lines)
+            assert refused["error"]["code"] == "E-ROLE"
+            await ask(http, "GET", "/sessions/s1", 404)
+        async with client(server, role="admin") as http:
+            await ask(http, "POST", "/import", 201, content=lines)
+
+
 async def test_errors_are_grouped_and_redriven_by_lines() -> None:
     broken = script(Reply(error=Failing("auth")))
     async with up({"talk": broken}, agents=[HELPER]) as server, client(server) as http:

@@ -4,6 +4,9 @@ A client names agents and models that the operator has admitted. It never sends 
 would be a way to tools and models that nobody gave it.
 """
 
+import fnmatch
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from perdure.core import events as e
@@ -15,6 +18,7 @@ from perdure.core.state import State
 from perdure.doors.http import Call
 from perdure.doors.native.bodies import Create, Fork, Row, row
 from perdure.doors.native.table import by_of
+from perdure.engine.export import read_journal
 from perdure.engine.runtime import Engine
 from perdure.engine.session import Session
 
@@ -92,6 +96,38 @@ async def _moved(
 
 def _own_model(state: State, registered: AgentSpec) -> str:
     return state.spec.model if state.spec.name == registered.name else registered.model
+
+
+async def admitted(call: Call, lines: Sequence[bytes]) -> None:
+    """Check that a journal brings nothing that the operator has not admitted.
+
+    Raises `Forbidden` (E-ROLE), unless an admin sends it.
+    """
+    if call.principal.may("admin"):
+        return
+    for event in (await read_journal(lines)).events:
+        match event.payload:
+            case e.SessionCreated() | e.SessionForked() | e.SessionUpdated() as p:
+                source = p.source if isinstance(p, e.SessionCreated) else ""
+                if source or (p.agent is not None and not _is_known(call, p.agent)):
+                    raise Forbidden(
+                        "E-ROLE",
+                        "This journal brings a definition that is not the server's, or a "
+                        "directory: only an admin may store it. Nothing was stored.",
+                        "perdure admin keys new --role admin",
+                    )
+            case _:
+                pass
+
+
+def _is_known(call: Call, spec: AgentSpec) -> bool:
+    """Whether a definition is a registered one, but for limits and an admitted model."""
+    known = call.engine.definitions.get(spec.name)
+    if known is None:
+        return False
+    models = (known.model, *call.services.settings.models.values())
+    same = replace(spec, model=known.model, limits=known.limits).version == known.version
+    return same and any(fnmatch.fnmatchcase(spec.model, model) for model in models)
 
 
 async def forked(call: Call, wanted: Fork) -> Session:

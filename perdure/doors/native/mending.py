@@ -19,7 +19,7 @@ from perdure.doors.native.bodies import (
     RedrivePlan,
     Replayed,
 )
-from perdure.doors.native.making import row_of, session_of
+from perdure.doors.native.making import admitted, row_of, session_of
 from perdure.doors.native.sessions import AT, at
 from perdure.doors.native.table import LINES, Operation, Query, answer, by_of
 from perdure.engine.export import export_session
@@ -95,8 +95,11 @@ async def export(call: Call) -> Response:
 
 
 async def bring(call: Call) -> Response:
-    """Store the journal of an exported session, its chain of hashes checked."""
+    """Store the journal of an exported session, its chain of hashes checked. One that brings a
+    definition that is not the server's, or a directory, is for admins.
+    """
     lines = (await call.body()).splitlines()
+    await admitted(call, lines)
     name = await call.engine.bring(lines, call.query.get("name", ""), by=by_of(call))
     return answer(Opened(await row_of(call, name), created=True), 201)
 
