@@ -7,7 +7,9 @@ import pytest
 
 from perdure import Agent, Runtime
 from perdure.app import Options
-from perdure.core.errors import NotFound
+from perdure.core import events as e
+from perdure.core.errors import LeaseLost, NotFound
+from perdure.engine.runtime import Engine
 from tests.doors.serving import QUICK, Reply, Scripts, script
 
 HELPER = Agent("helper", "test:talk")
@@ -25,3 +27,19 @@ async def test_a_session_that_many_ask_for_at_once_is_made_once(store: str, tmp_
         assert (await found[0].send("Hi")).last_status == "completed"
         with pytest.raises(NotFound, match="E-AGENT-UNKNOWN"):
             await runtime.session("s2", "nobody")
+
+
+class Hasty(Engine):
+    """Broken: makes a session without looking whether that is being done already."""
+
+    async def create(self, created: e.SessionCreated, *then: e.Payload) -> None:
+        await self._create(created, then)
+
+
+async def test_an_engine_that_does_not_look_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.app.Engine", Hasty)
+    options = Options(models=Scripts({}), bounds=QUICK)
+    async with Runtime("memory:", options) as runtime:
+        await runtime.register(HELPER)
+        with pytest.raises(LeaseLost):
+            await asyncio.gather(*(runtime.session("s1", "helper") for _ in range(8)))
