@@ -13,7 +13,7 @@ SEED ?=
 KIND ?= $(if $(SEED),plain,plain branches)
 ARGS ?=
 
-.PHONY: help setup demo check test sim bench fmt lock clean
+.PHONY: help setup demo check test sim bench fuzz soak fmt lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
@@ -43,6 +43,12 @@ sim: setup ## simulate: SEEDS=n runs that many seeds, SEED=n replays one (KIND=b
 
 bench: setup ## measure this machine
 	$(BIN)/python -m bench $(ARGS)
+
+fuzz: setup ## send N hostile requests (100000) to all doors of a server; SEED=n for others
+	$(BIN)/python -m tests.doors.fuzz --count $(or $(N),100000) --seed $(or $(SEED),1)
+
+soak: setup ## steady load on a server that is killed every minute, for MINUTES=n (2)
+	$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),2)
 
 fmt: setup ## format, and fix what the linter can fix
 	$(BIN)/ruff format .

@@ -89,8 +89,9 @@ class Web(uvicorn.Server):
                 lifespan="off",
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=settings.max_connections,
-                h11_max_incomplete_event_size=settings.max_header_bytes,
+                # The doors refuse what is over the limits in words; this is beyond them.
+                limit_concurrency=settings.max_connections * 2 or None,
+                h11_max_incomplete_event_size=settings.max_header_bytes * 2 or 1 << 20,
                 timeout_graceful_shutdown=_LAST_WORDS_S,
                 timeout_keep_alive=30,
             )

@@ -56,6 +56,15 @@ _WORDS: Final = (
     "desc",
     "asc",
 )
+_LIKELY: Final = tuple(
+    "tools input instructions metadata text reasoning include tool_choice conversation stream "
+    "previous_response_id background max_output_tokens temperature truncation store prompt type "
+    "items name auth limit order after before starting_after content role id call_id output "
+    "arguments status model agent message description parameters strict user format effort "
+    "messages source limits action decision cron every environment files vault_ids schedule "
+    "events kind key body data at to seq parallel_tool_calls max_tool_calls top_p service_tier "
+    "server_url server_label headers allowed_tools require_approval context_management".split()
+)
 _NUMBERS: Final = (
     0,
     -1,
@@ -227,4 +236,6 @@ class Maker:
 
     def _name(self) -> str:
         chance = self._random
+        if chance.random() < 0.6:
+            return chance.choice(_LIKELY)
         return chance.choice(self._names) if chance.random() < 0.95 else self._word()[:40]

@@ -118,8 +118,9 @@ async def test_a_tool_that_runs_may_end_and_the_next_process_goes_on(inn: Path) 
         async with server.client(key) as client, server.client(key) as other:
             session = await begun(client)
             await events_until(client, session, "tool.started")
-            follower = asyncio.create_task(_all_of(client, session))
-            await (await other.get("/readyz")).aread()
+            follower = asyncio.create_task(_seen_by(client, session, begins := asyncio.Event()))
+            await begins.wait()
+            assert await _ready(other) == 200
             server.signal(signal.SIGTERM)
             while (await _ready(other)) == 200:
                 pass
@@ -142,10 +143,14 @@ async def _ready(client: httpx2.AsyncClient) -> int:
     return (await client.get("/readyz")).status_code
 
 
-async def _all_of(client: httpx2.AsyncClient, session: str) -> str:
-    path = f"/api/sessions/{session}/events"
+async def _seen_by(client: httpx2.AsyncClient, session: str, begins: asyncio.Event) -> str:
+    """Return all that a stream says until the server ends it."""
+    path, said = f"/api/sessions/{session}/events", ""
     async with client.stream("GET", path, headers={"accept": "text/event-stream"}) as stream:
-        return "".join([piece async for piece in stream.aiter_text()])
+        async for piece in stream.aiter_text():
+            said += piece
+            begins.set()
+    return said
 
 
 async def _heard(client: httpx2.AsyncClient, session: str) -> str:
@@ -160,6 +165,8 @@ async def test_a_tool_that_takes_too_long_is_recorded_as_unknown(inn: Path) -> N
             session = await begun(client)
             await events_until(client, session, "tool.started")
             server.signal(signal.SIGTERM)
+            assert server.process.stdout is not None
+            assert b"stopped" in await server.process.stdout.readline()  # all is let go
             await answer(inn, "too late")  # its thread is let go too, so that the process can end
             assert await server.ended() == 0
     async with running(inn, "agents.py") as server, server.client(key) as client:
@@ -229,6 +236,8 @@ async def test_the_log_tells_of_requests_and_nothing_they_held(inn: Path) -> Non
     lines: list[dict[str, Any]] = [json.loads(line) for line in errors.splitlines()]
     told = [line for line in lines if line["logger"] == "perdure.access"]
     assert [line["status"] for line in told] == [400, 404]
-    assert told[1]["route"] == "/openai/v1/responses/{response_id}" and told[1]["project"] == "default"
+    assert (
+        told[1]["route"] == "/openai/v1/responses/{response_id}" and told[1]["project"] == "default"
+    )
     assert told[0]["error"] == "E-QUERY" and told[0]["key"].startswith("key_")
     assert b"my-canary" not in errors and server.said["key"].encode() not in errors
