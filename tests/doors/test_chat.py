@@ -215,3 +215,36 @@ async def test_a_path_that_nobody_answers() -> None:
             await client.embeddings.create(model="talk", input="x")
         assert unknown.value.type == "invalid_request_error"
         assert unknown.value.code == "unknown_url"
+
+
+ODD: list[Any] = [
+    None, 1, "x", [], {}, [1], [[]], [{}], [{"type": "message"}], [{"role": "user"}], [{"type": 5}],
+    [{"role": "user", "content": [1]}], [{"type": "function_call"}], [{"id": 5, "type": "odd"}],
+    [{"type": "reasoning", "summary": [1]}], [{"type": "message", "role": 7, "content": "x"}],
+    [{"type": "function_call_output", "call_id": "x", "output": {"a": 1}}],
+]  # fmt: skip
+
+
+async def test_what_makes_no_sense_is_refused_and_never_a_failure_of_ours() -> None:
+    async with up({"talk": TALK}) as server:
+        client = await server.openai()
+        name = (await client.conversations.create()).id
+        said = [user("x")]
+        for odd in ODD:
+            asked: list[tuple[str, Any]] = [
+                ("/conversations", {"items": odd}),
+                ("/conversations", {"metadata": odd}),
+                (f"/conversations/{name}/items", {"items": odd}),
+                ("/chat/completions", {"messages": odd}),
+                ("/chat/completions", {"messages": [user(odd)]}),
+                ("/chat/completions", {"messages": said, "tools": odd}),
+                ("/chat/completions", {"messages": said, "functions": odd}),
+                ("/chat/completions", {"messages": said, "tools": [ADD], "tool_choice": odd}),
+                ("/chat/completions", {"messages": [{"role": "assistant", "tool_calls": odd}]}),
+            ]
+            for path, body in asked:
+                try:
+                    await client.post(path, cast_to=object, body=body)
+                except openai.APIStatusError as error:
+                    assert error.status_code < 500, (path, body)
+        assert (await client.conversations.items.list(name)).data

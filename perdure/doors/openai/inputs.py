@@ -132,7 +132,7 @@ def _reply_part(item: Mapping[str, Any], where: str, number: int) -> ReplyItem |
             return Text(text_of(item.get("content"), where))
         case "reasoning":
             summary = item.get("summary") or []
-            return Reasoning("".join(str(s.get("text", "")) for s in summary))
+            return Reasoning(_said(summary))
         case kind if kind in outputs.CALLS:
             call_id, name, arguments = outputs.call_of(item)
             if not call_id or not name:
@@ -140,6 +140,11 @@ def _reply_part(item: Mapping[str, Any], where: str, number: int) -> ReplyItem |
             return ToolCall(f"x{number + 1}.{call_id}", name, arguments, call_id)
         case _:
             return None
+
+
+def _said(summary: object) -> str:
+    parts = summary if isinstance(summary, list) else []
+    return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
 
 
 def _close(found: Input, reply: list[ReplyItem]) -> None:

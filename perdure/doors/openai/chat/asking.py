@@ -65,10 +65,13 @@ def _replied(message: Mapping[str, Any], number: int, where: str) -> Iterator[Js
     if isinstance(message.get("function_call"), Mapping):
         calls = [{"id": f"fn_{number}", "function": message["function_call"]}]
     for call in calls if isinstance(calls, list) else []:
-        called = call.get("function") or call.get("custom") or {}
+        about = call if isinstance(call, Mapping) else {}
+        called = about.get("function") or about.get("custom")
+        if not isinstance(called, Mapping):
+            raise Wording(400, "A tool call has a function.", param=f"{where}.tool_calls")
         yield {
             "type": "function_call",
-            "call_id": str(call.get("id") or ""),
+            "call_id": str(about.get("id") or ""),
             "name": str(called.get("name") or ""),
             "arguments": str(called.get("arguments") or called.get("input") or "{}"),
         }
@@ -97,13 +100,18 @@ def _part(part: object, where: str, kind: str) -> Json:
 def _tools(body: Json) -> Iterator[Json]:
     given = body.get("tools")
     if given is None:
-        given = [{"type": "function", "function": f} for f in body.get("functions") or []]
+        functions = body.get("functions") or []
+        named = functions if isinstance(functions, list) else [functions]
+        given = [{"type": "function", "function": f} for f in named]
+    if not isinstance(given, list):
+        raise Wording(400, "'tools' is a list.", param="tools")
     for number, tool in enumerate(given):
-        named = tool.get(tool.get("type")) if isinstance(tool, Mapping) else None
-        if not isinstance(named, Mapping) or tool["type"] not in ("function", "custom"):
+        kind = tool.get("type") if isinstance(tool, Mapping) else None
+        about = tool.get(kind) if kind in ("function", "custom") else None
+        if not isinstance(about, Mapping):
             said = "Tools are functions, or custom tools."
             raise Wording(400, said, param=f"tools[{number}]")
-        yield {"type": tool["type"], **named}
+        yield {"type": kind, **about}
 
 
 def _choice(choice: object) -> object:
