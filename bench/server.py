@@ -45,7 +45,7 @@ async def streams(here: Served, readers: int, seconds: int) -> str:
     """So many read a session that has about 10 events a second."""
     async with here.client() as client:
         await client.post("/api/sessions", json={"agent": "clerk", "id": "watched"})
-        before, late = here.rss_kib(), list[float]()
+        before, each, late = here.rss_kib(), 0.0, list[float]()
         tasks = [
             asyncio.create_task(_until(client, "watched", seconds, late)) for _ in range(readers)
         ]

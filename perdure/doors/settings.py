@@ -56,7 +56,6 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: float = 20.0
     log: str = ""
     traces: bool = False
-    background: bool = True
     oidc: OidcSettings | None = None
     environment: str = "bubblewrap"
     vault_key_file: str = ""
