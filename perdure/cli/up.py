@@ -111,8 +111,8 @@ async def _serve(
         notes.append(server.vault_said)
         names = [agent.name for agent in agents]
         web = Web(server, settings)
-        _tell(screen, Told(url, project.store_url, names, settings.models, key, notes))
-        await web.run_on(listener)
+        told = Told(url, project.store_url, names, settings.models, key, notes)
+        await web.run_on(listener, lambda: _tell(screen, told))
     finally:
         listener.close()
         await server.close()

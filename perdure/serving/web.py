@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
 import uvicorn
@@ -80,6 +80,7 @@ class Web(uvicorn.Server):
         self._serving = server
         self._drain_s = settings.drain_s
         self._ending: asyncio.Task[None] | None = None
+        self._begun: Callable[[], object] = lambda: None
         super().__init__(
             uvicorn.Config(
                 server.app,
@@ -97,8 +98,16 @@ class Web(uvicorn.Server):
             )
         )
 
-    async def run_on(self, listener: socket.socket) -> None:
-        """Serve until a signal has ended it; SIGTERM and SIGINT are ours meanwhile."""
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`."""
+        await super().startup(sockets)
+        self._begun()
+
+    async def run_on(self, listener: socket.socket, begun: Callable[[], object]) -> None:
+        """Serve until a signal has ended it; SIGTERM and SIGINT are ours meanwhile. `begun` is
+        called as soon as it serves.
+        """
+        self._begun = begun
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.end)
@@ -123,7 +132,7 @@ class Web(uvicorn.Server):
             self._serving.stop_streams()
             self.should_exit = self.force_exit = True
             return
-        for server in self.servers:
+        for server in getattr(self, "servers", ()):  # there are none before it has begun
             server.close()
         self._ending = asyncio.ensure_future(self._end())
 

@@ -112,6 +112,12 @@ async def test_it_says_where_everything_is_and_makes_one_key(inn: Path) -> None:
         assert server.said["key"] is None
 
 
+async def test_it_can_be_told_to_end_as_soon_as_it_has_begun(inn: Path) -> None:
+    async with running(inn) as server:
+        server.signal(signal.SIGTERM)
+        assert await server.ended() == 0
+
+
 async def test_a_tool_that_runs_may_end_and_the_next_process_goes_on(inn: Path) -> None:
     async with running(inn, "agents.py") as server:
         key = server.said["key"]
