@@ -12,6 +12,7 @@ from perdure.doors.limits import Limits
 from perdure.doors.projects import Projects
 from perdure.doors.settings import ServerSettings
 from perdure.doors.toolmaker import Toolmaker
+from perdure.doors.turns import OneAtATime
 from perdure.ports.clock import Clock, Ids
 from perdure.ports.sandbox import Change
 from perdure.ports.vault import Vault
@@ -55,6 +56,11 @@ class Services:
         """What is counted of all that is asked for here."""
         return Limits(self.settings, self.clock)
 
+    @cached_property
+    def turns(self) -> OneAtATime:
+        """Who waits for whom, by what is named: a request that came again waits for the first."""
+        return OneAtATime()
+
     def request_id(self) -> str:
         """Return a new id for a request."""
         return "req_" + self.new_id()
@@ -67,14 +73,18 @@ class Services:
         """Return the time in whole seconds since the epoch."""
         return self.clock.now_us() // 1_000_000
 
-    def model(self, name: str | None) -> str:
+    def model(self, name: object) -> str:
         """Return the `provider:model` behind a client's name for it.
 
         Raises `InvalidRequest` (E-MODEL-NAME). A client cannot name a provider that the operator
         has not listed: a scripted model, say, would be a file of the server's.
         """
+        if not isinstance(name, str | None):  # it is what a client wrote
+            raise InvalidRequest("E-MODEL-NAME", "model is no name of a model.")
         wanted = name or self.settings.default_model
         models = self.settings.models
+        if not isinstance(wanted, str):  # as it came from a client
+            raise InvalidRequest("E-MODEL-NAME", "The model's name is a text.")
         if wanted in models:
             return models[wanted]
         fitting = [glob for glob in models if fnmatch.fnmatchcase(wanted, glob)]

@@ -30,7 +30,7 @@ _TELLTALE: Final = (
     b"Traceback",
     b"site-packages",
     b"/perdure/",
-    b"apsw",
+    b"apsw.",
     b"sqlite3",
     CANARY.encode(),
     b'File \\"',

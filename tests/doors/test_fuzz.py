@@ -36,6 +36,17 @@ async def test_numbers_that_nobody_reads_back_are_refused(body: bytes) -> None:
             assert refused.status_code == 400 and "not JSON" in refused.text
 
 
+@pytest.mark.parametrize("wrong", [{"tools": 1}, {"model": {"a": 1}}, {"tools": {"type": "mcp"}}])
+async def test_fields_of_another_type_are_refused(wrong: dict[str, object]) -> None:
+    async with up({"talk": script(Reply(text="Hello."))}) as server:
+        headers = {"authorization": f"Bearer {await server.key()}"}
+        async with httpx2.AsyncClient(base_url=server.url, headers=headers) as client:
+            body = {"model": "talk", "input": "hi"} | wrong
+            assert (await client.post("/openai/v1/responses", json=body)).status_code == 400
+            counted = await client.post("/openai/v1/responses/input_tokens", json=body)
+            assert counted.status_code in (200, 400)
+
+
 async def test_half_a_character_is_no_fault_of_ours() -> None:
     async with up({"talk": script(Reply(text="You said {{last_user}}"))}) as server:
         headers = {"authorization": f"Bearer {await server.key()}"}

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from perdure.core.agent import Effect, EnvironmentSpec, ToolSpec
-from perdure.core.errors import Unavailable
+from perdure.core.errors import InvalidRequest, Unavailable
 from perdure.doors.openai.problems import Wording
 from perdure.doors.toolmaker import McpServer, Toolmaker
 
@@ -78,6 +78,8 @@ async def declared(tools: Sequence[object], maker: Toolmaker) -> Declared:
     Raises `Wording`: 400 for a kind that is not known here, 424 where an MCP server does not list.
     """
     found = Declared()
+    if not isinstance(tools, list | tuple):
+        raise InvalidRequest("E-BODY", "tools is no list.")
     for number, tool in enumerate(tools):
         where = f"tools[{number}]"
         if not isinstance(tool, dict):

@@ -8,7 +8,7 @@ from perdure.doors.openai.problems import Wording
 
 async def unknown(call: Call) -> Response:
     """Refuse a path that nothing else answers."""
-    asked = f"{call.request.method} {call.request.url.path}"
+    asked = f"{call.request.method} {call.request.scope['path']}"
     said = f"Unknown request URL: {asked}. This server does not have it; docs/openai.md lists all."
     raise Wording(404, said, code="unknown_url", kind="invalid_request_error")
 
