@@ -123,7 +123,7 @@ class Call:
         if not body.strip():
             return {}
         try:
-            value = _read_json(body)
+            value = read_json(body)
         except (ValueError, RecursionError) as error:
             raise InvalidRequest("E-BODY-JSON", "The body is not JSON.") from error
         if not isinstance(value, dict):
@@ -274,7 +274,7 @@ async def _wants_stream(call: Call) -> bool:
     return False
 
 
-def _read_json(body: bytes) -> Any:
+def read_json(body: bytes) -> Any:
     """Read JSON as others write it: no NaN, no number that no other program reads back, and what
     is half a character becomes a question mark. Raises `ValueError`.
     """

@@ -30,6 +30,12 @@ async def create(call: Call) -> Response:
         said = "Environments of type openai_hosted can be made here."
         raise Wording(400, said, param="environment.type")
     key = call.header("idempotency-key")
+    name = f"environment\0{call.principal.project}\0{key}" if key else ""
+    async with call.services.turns.of(name):  # the same key at once makes one, too
+        return await _created(call, body, given, key)
+
+
+async def _created(call: Call, body: Json, given: Json, key: str) -> Response:
     docs = environments(call.engine.kit.store)
     async for _, each in docs.each():
         if key and each.idempotency == key:

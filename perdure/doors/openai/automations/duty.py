@@ -54,7 +54,7 @@ class Deliveries:
     async def tick(self) -> int | None:
         """Fire what is due now; return the next fire time (microseconds), if there is one.
 
-        What goes wrong with one automation leaves the others alone. Raises `Unavailable`.
+        What goes wrong with one automation leaves the others alone. Raises what the store raises.
         """
         ahead: list[int] = []
         async for name, _ in self._all.each():
@@ -62,9 +62,12 @@ class Deliveries:
                 next_us = await self._tend(name)
             except (SessionBusy, NotFound):
                 continue  # another process is at it, or it was deleted just now
-            except Conflict as error:
+            except PerdureError as error:
                 if error.code != "E-DOC-CHANGED":
                     _LOG.warning("automation.failed id=%s code=%s", name, error.code)
+                continue
+            except Exception:  # noqa: BLE001  # the log has it; the others go on
+                _LOG.exception("automation.failed id=%s", name)
                 continue
             if next_us is not None:
                 ahead.append(next_us)
@@ -172,7 +175,8 @@ class Deliveries:
 
 
 class Duty:
-    """Fires the automations of all projects for as long as it runs. `engines` opens those that
+    """Fires the automations of all projects for as long as it runs, each project's beside the
+    others': one that waits for a slow server keeps nobody else waiting. `engines` opens those that
     have any.
     """
 
@@ -180,29 +184,47 @@ class Duty:
         self._services = services
         self._engines = engines
         self._poll_s = poll_s
+        self._minding: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Fire what is due until cancelled. Never raises what a store does."""
+        try:
+            while True:
+                try:
+                    engines = await self._engines()
+                except PerdureError as error:
+                    _LOG.warning("automations.delayed code=%s", error.code)
+                    engines = {}
+                for project, engine in engines.items():
+                    if project not in self._minding:
+                        minding = asyncio.create_task(self._mind(project, engine))
+                        self._minding[project] = minding
+                await asyncio.sleep(max(self._poll_s, 0.001))
+        finally:
+            tasks = set(self._minding.values())
+            self._minding.clear()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+
+    async def _mind(self, project: str, engine: Engine) -> None:
+        """Fire what is due in one project until cancelled."""
+        deliveries = Deliveries(engine, self._services, project)
         while True:
             wait_s = self._poll_s
             try:
-                next_us = await self.tick()
+                next_us = await deliveries.tick()
             except PerdureError as error:
-                _LOG.warning("automations.delayed code=%s", error.code)
+                _LOG.warning("automations.delayed project=%s code=%s", project, error.code)
+                next_us = None
+            except Exception:  # noqa: BLE001  # the log has it; the others go on
+                _LOG.exception("automations.delayed project=%s", project)
                 next_us = None
             if next_us is not None:
                 ahead_s = (next_us - self._services.clock.now_us()) / _US
                 wait_s = min(wait_s, max(0.0, ahead_s))
             await asyncio.sleep(max(wait_s, 0.001))
-
-    async def tick(self) -> int | None:
-        """Fire what is due now in every project; return the next fire time."""
-        ahead: list[int] = []
-        for project, engine in (await self._engines()).items():
-            next_us = await Deliveries(engine, self._services, project).tick()
-            if next_us is not None:
-                ahead.append(next_us)
-        return min(ahead, default=None)
 
 
 def _begun(fire: Fire, now_us: int) -> Change:

@@ -150,9 +150,13 @@ class Conversations:
         told_again = self._call.header("x-stainless-retry-count") not in ("", "0")
         digest = key or hashlib.sha256(encode(list(items))).hexdigest()
         once = hashlib.sha256(f"{self._by}\0{name}\0{digest}".encode()).hexdigest()
+        async with self._call.services.turns.of(once if key else ""):
+            return await self._ids_of(once, again=bool(key or told_again))
+
+    async def _ids_of(self, once: str, *, again: bool) -> str:
         now = self._call.services.seconds()
         before = await self._tries.find(once)
-        if before is not None and (key or told_again) and now <= before.at + _AGAIN_S:
+        if before is not None and again and now <= before.at + _AGAIN_S:
             return before.ids
         ids = self._call.services.new_id().lower()
         await self._tries.put(once, Try(ids, now))

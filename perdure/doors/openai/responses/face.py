@@ -118,7 +118,8 @@ def _stream(call: Call, events: AsyncIterator[Json]) -> Response:
 ENDPOINTS = (
     Endpoint("POST", "/responses", create, "operator", "responses.create"),
     Endpoint("POST", "/responses/compact", compact, "operator", "responses.compact"),
-    Endpoint("POST", "/responses/input_tokens", input_tokens, "viewer", "responses.input_tokens"),
+    # To count what MCP servers list is to connect to them, and to keep what opens them.
+    Endpoint("POST", "/responses/input_tokens", input_tokens, "operator", "input_tokens"),
     Endpoint("GET", "/responses/{response_id}", retrieve, "viewer", "responses.retrieve"),
     Endpoint("DELETE", "/responses/{response_id}", delete, "operator", "responses.delete"),
     Endpoint("POST", "/responses/{response_id}/cancel", cancel, "operator", "responses.cancel"),

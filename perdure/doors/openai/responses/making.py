@@ -67,6 +67,12 @@ class Maker:
 
     async def make(self, body: Json) -> ResponseRecord:
         """Begin a response and return its record. Raises `Wording`, `InvalidRequest`."""
+        key = self._call.header("idempotency-key")
+        name = f"{self._call.principal.project}\0{self._try(body)[0]}" if key else ""
+        async with self._call.services.turns.of(name):  # the same key at once makes one, too
+            return await self._make(body)
+
+    async def _make(self, body: Json) -> ResponseRecord:
         made = await self._made_before(body)
         if made is not None:
             told = await self._told(made.conversation, made.after) if made.conversation else None

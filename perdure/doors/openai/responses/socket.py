@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from perdure.core.errors import Forbidden, InvalidRequest, PerdureError
 from perdure.core.state import State
-from perdure.doors.http import Call, token_of
+from perdure.doors.http import Call, read_json, token_of
 from perdure.doors.limits import TooMany
 from perdure.doors.openai import inputs
 from perdure.doors.openai.problems import Wording, body_of
@@ -37,6 +37,7 @@ PATH: Final = "/responses"
 _POLICY: Final = 1008  # the close code for a caller that may not
 _STEERS: Final = 32  # that wait for one response
 _WAITING: Final = 256  # requests that wait on one connection
+_LANES: Final = 256  # that one connection may name
 _OUTPUTS: Final = {
     "custom": "custom_tool_call_output",
     "shell": "shell_call_output",
@@ -133,7 +134,7 @@ class Connection:
 
     async def _take(self, text: str) -> None:
         try:
-            event = json.loads(text)
+            event = read_json(text.encode("utf-8", "replace"))
         except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict):
@@ -156,6 +157,10 @@ class Connection:
 
     async def _queue(self, event: Json, name: str) -> None:
         if name not in self._lanes:
+            if len(self._lanes) >= _LANES:
+                said = f"{_LANES} different stream_ids were named on this connection already."
+                await self._refuse(TooMany("E-STREAMS", said), name)
+                return
             lane = self._lanes[name] = Lane(name)
             self._tasks.add(asyncio.create_task(self._work(lane)))
         if sum(lane.due.qsize() for lane in self._lanes.values()) >= _WAITING:
@@ -173,6 +178,12 @@ class Connection:
                     body = await self._respond(body, lane.name)
                 except PerdureError as error:
                     await self._refuse(error, lane.name)
+                    body = None
+                except Exception as error:  # noqa: BLE001  # what it was goes to the log, not out
+                    call = self._call
+                    call.services.log_failure(call.request_id, PATH, error)
+                    said = f"The server failed; see its log: {call.request_id}."
+                    await self._refuse(PerdureError("E-INTERNAL", said), lane.name)
                     body = None
 
     async def _respond(self, event: Json, lane: str) -> Json | None:
