@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from perdure.core.errors import PerdureError, Unavailable
+from perdure.core.errors import Conflict, NotFound, PerdureError, Unavailable
 from perdure.core.secrets import Secret
 from perdure.doors.credentials import CredentialRecord, Credentials, ensure_for
 from perdure.ports.clock import Clock
@@ -49,9 +49,7 @@ class Authoriser:
         """
         record = await self._credentials.all.find(key)
         if record is None or record.archived_at is not None:
-            raise Unavailable(
-                "E-CREDENTIAL", f"The credential {key.rpartition('/')[2]} is not there any more."
-            )
+            raise _gone(key)
         ensure_for(record, url)
         secrets = await self._credentials.secrets(record)
         if record.auth["type"] == "mcp_oauth":
@@ -71,7 +69,7 @@ class Authoriser:
                 return await self._renewed(record, secrets)
             except PerdureError:
                 # Another process may have renewed it: then the token we used up is an old one.
-                now = await self._credentials.secrets(record)
+                now = await self._left(record)
                 if now.get("access_token") != secrets.get("access_token"):
                     return now
                 raise
@@ -92,10 +90,28 @@ class Authoriser:
                 form["client_id"] = client
         answered = await self._post(str(refresh["token_endpoint"]), form, headers)
         renewed = self._read(record, answered, secrets)
-        shown = {**record.auth, "expires_at": renewed.get("expires_at")}
-        now = self._clock.now_us() // 1_000_000
-        await self._credentials.keep(replace(record, auth=shown, updated_at=now), renewed)
+        await self._keep(record, renewed)
         return renewed
+
+    async def _keep(self, record: CredentialRecord, renewed: Json) -> None:
+        """Seal what was renewed, unless the credential was put out of use meanwhile: then its
+        secrets stay forgotten. Raises `Unavailable` (E-CREDENTIAL), `Conflict`.
+        """
+        held = self._credentials
+        doc = await held.all.find(record.key) and await held.all.versioned(record.key)
+        if not doc or doc[0].archived_at is not None:
+            raise _gone(record.key)
+        now, version = doc
+        shown = {**now.auth, "expires_at": renewed.get("expires_at")}
+        at = self._clock.now_us() // 1_000_000
+        try:
+            await held.keep(replace(now, auth=shown, updated_at=at), renewed, expect=version)
+        except Conflict:
+            left = await held.all.find(record.key)
+            if left is None or left.archived_at is not None:
+                await held.forget(record.key)
+                raise _gone(record.key) from None
+            raise
 
     def _read(self, record: CredentialRecord, answered: Answered, secrets: Json) -> Json:
         """Return the secrets with what a token endpoint gave us. What it said is not repeated."""
@@ -121,12 +137,25 @@ class Authoriser:
             found["expires_at"] = ends.isoformat()
         return found
 
+    async def _left(self, record: CredentialRecord) -> Json:
+        """Return the secrets as they are now; none when they were forgotten."""
+        try:
+            return await self._credentials.secrets(record)
+        except NotFound:
+            raise _gone(record.key) from None
+
     def _is_over(self, secrets: Json) -> bool:
         ends = moment(secrets.get("expires_at"))
         return ends is not None and ends - _EARLY <= self._now()
 
     def _now(self) -> datetime:
         return _EPOCH + timedelta(microseconds=self._clock.now_us())
+
+
+def _gone(key: str) -> Unavailable:
+    return Unavailable(
+        "E-CREDENTIAL", f"The credential {key.rpartition('/')[2]} is not there any more."
+    )
 
 
 def moment(text: object) -> datetime | None:

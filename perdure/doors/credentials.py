@@ -96,6 +96,10 @@ class Credentials:
         await self._vault.delete(record.key)
         await self.all.delete(record.key)
 
+    async def forget(self, key: str) -> None:
+        """Forget the secrets under a key, if there are any."""
+        await self._vault.delete(key)
+
     async def delete_vault(self, vault_id: str) -> None:
         """Forget a vault and all its credentials."""
         for record in await self.of(vault_id):
