@@ -5,13 +5,15 @@ no secret may be.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
 from perdure.core.secrets import MASK, Secret
 from perdure.ports.tool import OutcomeUnknown, Tool, ToolContext, ToolFailed, ToolOutput
+
+_KEPT: Final = 32
 
 
 class Shown:
@@ -23,7 +25,7 @@ class Shown:
     def add(self, token: Secret) -> None:
         """Take note of a token."""
         self._tokens[token.reveal()] = None
-        while len(self._tokens) > 8:
+        while len(self._tokens) > _KEPT:
             del self._tokens[next(iter(self._tokens))]
 
     def scrub(self, text: str) -> str:

@@ -6,15 +6,17 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
 
 from perdure.core.agent import AgentSpec, EnvironmentSpec, ToolSpec
 from perdure.core.codec import decode, encode
-from perdure.core.errors import Unavailable
+from perdure.core.errors import Forbidden, Unavailable
 from perdure.core.secrets import Secret
 from perdure.doors.toolmaker import McpServer
+from perdure.doors.turns import OneAtATime
 from perdure.engine.trees import Trees
 from perdure.ports.store import Store
 from perdure.ports.tool import Tool, ToolContext, ToolOutput
@@ -27,6 +29,8 @@ from perdure.tools.mcp.transports import Carrier
 _KIND: Final = "mcp-server"
 _MCP: Final = "mcp:"
 _GIVEN: Final = "given:"
+_TELLING: Final = ("auth", "cookie", "key", "pass", "secret", "token")  # in a header's name
+_SECRET_CHARS: Final = 8  # what is shorter would be found everywhere
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _OPEN_SERVERS: Final = 64  # connections kept in one project; the one not used for longest goes
 
@@ -72,6 +76,7 @@ class ProjectTools:
         self._servers: OrderedDict[str, tuple[McpToolset, dict[str, Tool]]] = OrderedDict()
         self._given: dict[str, dict[str, str]] = {}  # what clients sent along, by credential
         self._vault = vault
+        self._opening = OneAtATime()  # by name of a server
         self.trees: Trees | None = None  # of the engine that these tools are run by
 
     def client(
@@ -93,6 +98,7 @@ class ProjectTools:
         self, server: McpServer, headers: Mapping[str, str] = _NO_HEADERS
     ) -> tuple[ToolSpec, ...]:
         """See `Toolmaker.mcp`."""
+        _ensure_plain(server.url)
         if headers:
             digest = hashlib.sha256(encode(sorted(headers.items()))).hexdigest()[:16]
             server = replace(server, credential=f"{_GIVEN}{digest}")
@@ -140,22 +146,28 @@ class ProjectTools:
         return {} if doc is None else await self._of_server(name, decode(doc.data, McpServer))
 
     async def _of_server(self, name: str, server: McpServer) -> dict[str, Tool]:
+        async with self._opening.of(name):  # one connection, however many ask for it at once
+            return await self._opened(name, server)
+
+    async def _opened(self, name: str, server: McpServer) -> dict[str, Tool]:
         if name in self._servers:
             self._servers.move_to_end(name)
             return self._servers[name][1]
-        headers = dict(server.headers) | await self._headers_of(server.credential)
+        given = await self._headers_of(server.credential)
         sealed = bool(server.credential) and not server.credential.startswith(_GIVEN)
         shown = Shown()
+        for secret in filter(None, map(_secret_in, given, given.values())):
+            shown.add(secret)
         toolset = McpToolset(
             name,
             url=server.url,
-            headers=headers,
+            headers=dict(server.headers) | given,
             allow=server.allow,
             token=self._token_of(server, shown) if sealed else None,
             carrier=self._carrier,
         )
         tools: dict[str, Tool] = {tool.spec.name: tool for tool in await _opened(toolset, shown)}
-        if sealed:
+        if server.credential:
             tools = {name: Discreet(tool, shown) for name, tool in tools.items()}
         self._servers[name] = (toolset, tools)
         if len(self._servers) > _OPEN_SERVERS:
@@ -191,6 +203,29 @@ async def _opened(toolset: McpToolset, shown: Shown) -> tuple[Tool, ...]:
             "E-CREDENTIAL", f"{toolset.name} puts our token into its tools; they are not used."
         )
     return tools
+
+
+def _ensure_plain(url: str) -> None:
+    """Refuse an address with a password in it: addresses are kept and shown as they are."""
+    try:
+        parts = urlsplit(url)
+        plain = parts.username is None and parts.password is None
+    except ValueError:
+        plain = True  # no address at all: whoever connects says so
+    if not plain:
+        raise Forbidden(
+            "E-ADDRESS",
+            "The address of an MCP server holds a name or a password; it was not kept.",
+            "Send it as a header, or put it into a vault.",
+        )
+
+
+def _secret_in(name: str, value: str) -> Secret | None:
+    """Return what is secret in a header that a client sent along, by the header's name."""
+    bare = value.partition(" ")[2] if name.lower().endswith("authorization") else ""
+    found = (bare or value).strip()
+    telling = any(word in name.lower() for word in _TELLING)
+    return Secret(found) if telling and len(found) >= _SECRET_CHARS else None
 
 
 def server_name(server: McpServer) -> str:

@@ -114,7 +114,8 @@ async def test_nonsense_on_a_socket_leaves_its_lane_working(wrong: dict[str, Any
         client = await server.openai()
         body: Any = {"type": "response.create", "model": "talk", "input": "Hi"}
         async with client.responses.connect() as connection, asyncio.timeout(20):
-            await connection.send({**body, **wrong})
+            sent: Any = {**body, **wrong}
+            await connection.send(sent)
             assert (await connection.recv()).type == "error"
             await connection.send(body)
             assert (await until(connection, *LAST))[-1].type == "response.completed"
@@ -124,8 +125,9 @@ async def test_a_connection_names_so_many_streams_and_no_more() -> None:
     async with up({"talk": TALK}) as server:
         client = await server.openai()
         async with client.responses.connect() as connection, asyncio.timeout(20):
+            told: Any = None
             for number in range(257):  # what cannot be answered has a stream, too
-                name = f"s{number}"
-                await connection.send({"type": "response.create", "model": 7, "stream_id": name})
-                last: Any = await connection.recv()
-            assert "different stream_ids" in last.message
+                wrong: Any = {"type": "response.create", "model": 7, "stream_id": f"s{number}"}
+                await connection.send(wrong)
+                told = await connection.recv()
+            assert "different stream_ids" in told.message

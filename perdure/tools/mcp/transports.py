@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,6 +16,7 @@ from perdure.core.secrets import Secret
 GUARD: Final = str(Path(__file__).with_name("_guard.py").resolve())
 STDERR_KEPT: Final = 2000
 CONNECT_S: Final = 30.0
+_UNFIT: Final = re.compile(r"\A\s|\s\Z|[^\t\x20-\x7e\x80-\xff]")
 
 Value = str | Secret
 Token = Callable[[], Awaitable[Secret]]
@@ -114,7 +116,7 @@ class Http:
 
         async with (
             httpx2.AsyncClient(
-                headers={name: _plain(value) for name, value in self._headers.items()},
+                headers={name: _fit(name, value) for name, value in self._headers.items()},
                 timeout=httpx2.Timeout(CONNECT_S, read=None),
                 event_hooks={
                     "request": [self._authorise],
@@ -145,7 +147,7 @@ class Http:
             token = await self._token()
         except PerdureError as error:
             raise NoTokenError(error.message) from None
-        request.headers["authorization"] = f"Bearer {token.reveal()}"
+        request.headers["authorization"] = f"Bearer {_fit('authorization', token)}"
 
 
 class NoTokenError(Exception):
@@ -168,6 +170,16 @@ async def _refuse_what_is_no_answer(response: Any) -> None:
     own_word = response.headers.get("content-type", "").startswith("application/json")
     if response.status_code >= 500 and not own_word:
         raise ConnectionError(f"HTTP status {response.status_code}")
+
+
+def _fit(name: str, value: Value) -> str:
+    """Return a header's value. Raises `NoTokenError` for what is none: whoever would send it would
+    repeat it in his error, and it may be a secret.
+    """
+    plain = _plain(value)
+    if _UNFIT.search(plain):
+        raise NoTokenError(f"what is to be sent as {name} holds characters that no header may hold")
+    return plain
 
 
 def _plain(value: Value) -> str:
