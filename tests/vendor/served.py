@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import socket
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -37,6 +39,7 @@ from perdure.models.scripted import Reply, Script, Scripted
 from perdure.ports.model import Model
 from perdure.serving.server import Plan, Server
 from tests.vendor.agents_rest import timed, vaults
+from tests.vendor.agents_sessions import MODEL, Standing, hosted, model
 
 KEYS: Final = ("My API Key", "My Admin API Key", "my-anthropic-api-key")
 Seed = Callable[[Server], Awaitable[None]]
@@ -44,13 +47,14 @@ WHO: Final = Principal("key_vendor", "default", "admin")
 
 
 class Talk:
-    """One model for all names, that always says the same."""
+    """A model that always says the same, and the one of sessions that are there for tests."""
 
     def __init__(self) -> None:
         self._model = Scripted(Script((Reply(text="Hello."),) * 8))
+        self._seed = model()
 
     def get(self, name: str) -> tuple[Model, str]:
-        return self._model, name
+        return self._seed if name.endswith(f":{MODEL}") else self._model, name
 
 
 class OpenServer(Server):
@@ -123,6 +127,7 @@ async def files(server: Server) -> None:
 SEEDS: Final[Mapping[str, Seed]] = {
     "vaults": vaults,
     "automations": timed,
+    "environments": hosted,
     "responses": responses,
     "conversations": conversations,
     "completions": completions,
@@ -138,21 +143,30 @@ class Seeded:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._lock = asyncio.Lock()
+        self.standing = Standing(server, KEYS[0])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._lock:
             for make in SEEDS.values():
                 await make(self._server)
-        await self._server.app(scope, receive, send)
+        await self.standing(scope, receive, send)
 
 
-async def serve(*, seed: bool) -> None:
-    """Serve until standard input ends."""
-    settings = ServerSettings(models={"*": "test:*"}, default_model="gpt-6-astra")
-    options = Options(models=Talk(), bounds=Bounds(poll_s=0.05, idle_s=0.5))
+async def serve(root: Path, *, seed: bool) -> None:
+    """Serve until standard input ends, with the files of environments below `root`."""
+    settings = ServerSettings(
+        models={"*": "test:*"}, default_model="gpt-6-astra", environment="process"
+    )
+    options = Options(
+        models=Talk(),
+        bounds=Bounds(poll_s=0.05, idle_s=0.5),
+        work_root=root,
+        allow_unsandboxed=True,  # all commands that run here are our own
+    )
     server = await OpenServer.open(Plan("memory:", settings, options))
-    app = Seeded(server) if seed else server.app
+    seeded = Seeded(server)
     listener = socket.create_server(("127.0.0.1", 0))
+    app = seeded if seed else server.app
     web = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     serving = asyncio.create_task(web.serve(sockets=[listener]))
     sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
@@ -161,8 +175,10 @@ async def serve(*, seed: bool) -> None:
     web.should_exit = web.force_exit = True
     with contextlib.suppress(asyncio.CancelledError):
         await serving
+    await seeded.standing.close()
     await server.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(seed="--seed" in sys.argv))
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(serve(Path(folder), seed="--seed" in sys.argv))

@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.vendor.suites import OPENAI, ROOT, SUITES, Suite, archive, unpacked
+from tests.vendor.suites import OPENAI, PREFIX, ROOT, SUITES, Suite, archive, unpacked
 
 REQUIRED = os.environ.get("PERDURE_REQUIRE_VENDOR") == "1"
 RUN_S = 240.0
@@ -52,13 +53,20 @@ def serving(*words: str) -> Iterator[str]:
             process.wait()
 
 
-def results(suite: Suite, sources: Path, url: str) -> dict[str, str]:
-    """Run a suite; return how each of its tests ended."""
+def results(sources: Path, *words: str) -> dict[str, str]:
+    """Run all suites against one server; return how each of their tests ended."""
+    with serving(*words) as url:
+        return ran(sources, url)
+
+
+def ran(sources: Path, url: str) -> dict[str, str]:
+    """Run all suites against the server at that address."""
+    paths = [path for suite in SUITES for path in suite.paths]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "OPENAI"))}
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", *OPTIONS, *suite.paths],
+        [sys.executable, "-m", "pytest", *OPTIONS, *paths],
         cwd=sources,
-        env=clean | {"TEST_API_BASE_URL": url + suite.prefix},
+        env=clean | {"TEST_API_BASE_URL": url + PREFIX},
         capture_output=True,
         text=True,
         timeout=RUN_S,
@@ -66,6 +74,24 @@ def results(suite: Suite, sources: Path, url: str) -> dict[str, str]:
     )
     found = {name: status for status, name in RESULT.findall(run.stdout)}
     assert found, run.stdout + run.stderr
+    return found
+
+
+@pytest.fixture(scope="module")
+def both(sources: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return how all tests ended on a server that holds what they ask for, and on one that holds
+    nothing. The two run side by side.
+    """
+    with ThreadPoolExecutor(2) as side_by_side:
+        seeded = side_by_side.submit(results, sources, "--seed")
+        empty = side_by_side.submit(results, sources)
+        return seeded.result(), empty.result()
+
+
+def of(suite: Suite, results: dict[str, str]) -> dict[str, str]:
+    """Return those of a suite."""
+    found = {name: status for name, status in results.items() if name.startswith(suite.paths)}
+    assert found, f"no test of {suite.name} ran"
     return found
 
 
@@ -78,10 +104,11 @@ def tell(capsys: pytest.CaptureFixture[str], line: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
 def test_a_server_that_holds_what_they_ask_for(
-    suite: Suite, sources: Path, capsys: pytest.CaptureFixture[str]
+    suite: Suite,
+    both: tuple[dict[str, str], dict[str, str]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with serving("--seed") as url:
-        found = results(suite, sources, url)
+    found = of(suite, both[0])
     passed = {name for name, status in found.items() if status == "PASSED"}
     differs = {name for name in found if any(part in name for part in suite.differs)}
     tell(capsys, f"{suite.name}, seeded: {len(passed)} of {len(found)} pass")
@@ -92,10 +119,11 @@ def test_a_server_that_holds_what_they_ask_for(
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
 def test_a_server_that_holds_nothing(
-    suite: Suite, sources: Path, capsys: pytest.CaptureFixture[str]
+    suite: Suite,
+    both: tuple[dict[str, str], dict[str, str]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with serving() as url:
-        found = results(suite, sources, url)
+    found = of(suite, both[1])
     passed = [name for name, status in found.items() if status == "PASSED"]
     tell(capsys, f"{suite.name}, unseeded: {len(passed)} of {len(found)} pass")
     assert not [name for name, status in found.items() if status == "ERROR"]
