@@ -55,7 +55,7 @@ def test_what_a_summary_tells_of_cannot_be_left_out_any_more() -> None:
 
 def test_the_parts_of_a_reply_that_came_one_by_one_are_one_reply() -> None:
     one, two = ToolCall("x.1", "f", "{}", "c1"), ToolCall("x.2", "f", "{}", "c2")
-    items = [
+    items: list[UserItem | ModelItem | ResultItem] = [
         HI,
         *(ModelItem((part,)) for part in (Text("so"), one, two)),
         ResultItem("x.1", "f", "1", False, "c1"),

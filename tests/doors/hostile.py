@@ -56,15 +56,16 @@ _WORDS: Final = (
     "desc",
     "asc",
 )
-_LIKELY: Final = tuple(
+_WORDS: Final = (
     "tools input instructions metadata text reasoning include tool_choice conversation stream "
     "previous_response_id background max_output_tokens temperature truncation store prompt type "
     "items name auth limit order after before starting_after content role id call_id output "
     "arguments status model agent message description parameters strict user format effort "
     "messages source limits action decision cron every environment files vault_ids schedule "
     "events kind key body data at to seq parallel_tool_calls max_tool_calls top_p service_tier "
-    "server_url server_label headers allowed_tools require_approval context_management".split()
+    "server_url server_label headers allowed_tools require_approval context_management"
 )
+_LIKELY: Final = tuple(_WORDS.split())
 _NUMBERS: Final = (
     0,
     -1,

@@ -56,11 +56,13 @@ async def worked(client: httpx2.AsyncClient) -> str:
 
 
 async def test_what_is_counted() -> None:
-    async with up({"looks": LOOKS}, agents=[PORTER]) as server:
-        async with browser(server, await server.key()) as client:
-            await worked(client)
-            await client.get("/api/sessions/nobody")
-            text = (await client.get("/metrics")).text
+    async with (
+        up({"looks": LOOKS}, agents=[PORTER]) as server,
+        browser(server, await server.key()) as client,
+    ):
+        await worked(client)
+        await client.get("/api/sessions/nobody")
+        text = (await client.get("/metrics")).text
     counted = {
         name: float(value)
         for name, _, value in (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")
@@ -111,9 +113,11 @@ async def test_spans_hang_under_the_request_and_hold_no_content() -> None:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace = "0af7651916cd43dd8448eb211c80319c"
     parent = f"00-{trace}-b7ad6b7169203331-01"
-    async with up({"looks": LOOKS}, agents=[PORTER], tracing=Tracing(provider)) as server:
-        async with browser(server, await server.key(), traceparent=parent) as client:
-            session = await worked(client)
+    async with (
+        up({"looks": LOOKS}, agents=[PORTER], tracing=Tracing(provider)) as server,
+        browser(server, await server.key(), traceparent=parent) as client,
+    ):
+        session = await worked(client)
     spans: dict[str, ReadableSpan] = {span.name: span for span in exporter.get_finished_spans()}
     request, turn = spans["POST /api/sessions"], spans["invoke_agent porter"]
     assert request.parent is not None and request.parent.span_id == 0xB7AD6B7169203331

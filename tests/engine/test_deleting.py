@@ -1,4 +1,4 @@
-"""Deleting a session: with its subagents, not under somebody's hands, and with its followers told."""
+"""Deleting a session: with its subagents, not under somebody's hands, its followers told."""
 
 import asyncio
 
