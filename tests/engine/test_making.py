@@ -36,10 +36,18 @@ class Hasty(Engine):
         await self._create(created, then)
 
 
-async def test_an_engine_that_does_not_look_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.app.Engine", Hasty)
+class Rash(Runtime):
+    """A runtime with that engine."""
+
+    async def engine(self) -> Engine:
+        if self._engine is None:
+            self._engine = await Hasty(await self._open_kit()).__aenter__()
+        return self._engine
+
+
+async def test_an_engine_that_does_not_look_is_caught() -> None:
     options = Options(models=Scripts({}), bounds=QUICK)
-    async with Runtime("memory:", options) as runtime:
+    async with Rash("memory:", options) as runtime:
         await runtime.register(HELPER)
         with pytest.raises(LeaseLost):
             await asyncio.gather(*(runtime.session("s1", "helper") for _ in range(8)))
