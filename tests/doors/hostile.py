@@ -56,7 +56,7 @@ _WORDS: Final = (
     "desc",
     "asc",
 )
-_WORDS: Final = (
+_NAMED: Final = (
     "tools input instructions metadata text reasoning include tool_choice conversation stream "
     "previous_response_id background max_output_tokens temperature truncation store prompt type "
     "items name auth limit order after before starting_after content role id call_id output "
@@ -65,7 +65,7 @@ _WORDS: Final = (
     "events kind key body data at to seq parallel_tool_calls max_tool_calls top_p service_tier "
     "server_url server_label headers allowed_tools require_approval context_management"
 )
-_LIKELY: Final = tuple(_WORDS.split())
+_LIKELY: Final = tuple(_NAMED.split())
 _NUMBERS: Final = (
     0,
     -1,
