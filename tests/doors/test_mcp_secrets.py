@@ -76,3 +76,24 @@ async def test_a_server_that_many_ask_for_at_once_is_connected_to_once() -> None
         assert len({json.dumps([each.name for each in spec]) for spec in specs}) == 1
         connections = [t for t in asyncio.all_tasks() if t.get_name().startswith("mcp ")]
         assert len(connections) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"headers": {"Authorization": f"Bearer {TOKEN}"}},
+        {"headers": {"cookie": f"session={TOKEN}"}},
+        {"server_url": f"https://me:{TOKEN}@shop.example/mcp"},
+        {"authorization": TOKEN},
+    ],
+)
+async def test_an_agent_holds_nothing_that_authorises_us(wrong: dict[str, Any]) -> None:
+    async with up({"talk": TALK}) as server:
+        client: Any = await server.openai()
+        transport = {"type": "http", "server_url": "https://shop.example/mcp", **wrong}
+        tool = {"type": "mcp", "server_label": "shop", "transport": transport}
+        with pytest.raises(openai.BadRequestError, match="into a vault") as error:
+            await client.beta.agents.create(model="talk", tools=[tool])
+        assert TOKEN not in str(error.value)
+        viewer: Any = await server.openai(role="viewer")
+        assert [each async for each in viewer.beta.agents.list()] == []

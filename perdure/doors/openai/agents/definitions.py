@@ -14,6 +14,7 @@ TIERS: Final = ("auto", "default", "flex", "priority", "fast", "ultrafast")
 _LEVELS: Final = ("low", "medium", "high")
 _SUBAGENTS: Final = 6  # at once, when nothing else is said
 _PAIRS_MAX: Final = 16
+_AUTHORISING: Final = ("authorization", "proxy-authorization", "cookie")  # headers
 _PLAIN: Final[Mapping[str, Json]] = {
     "tool_search": {},
     "automations": {},
@@ -235,9 +236,7 @@ def _mcp(tool: Json, where: str) -> Json:
     transport = _object(tool.get("transport"), f"{where}.transport")
     match transport.get("type"):
         case "http":
-            if transport.get("authorization"):
-                said = "Put the authorization into a vault, and name its credential_id here."
-                raise Wording(400, said, param=f"{where}.transport.authorization")
+            _ensure_open(transport, f"{where}.transport")
             url = _text(transport.get("server_url"), f"{where}.transport.server_url", empty=False)
             shown: Json = {"type": "http", "server_url": url}
             shown["headers"] = _strings(transport.get("headers"), f"{where}.transport.headers")
@@ -265,6 +264,20 @@ def _mcp(tool: Json, where: str) -> Json:
     if tool.get("require_approval") is not None:  # as in the Responses API
         found["require_approval"] = tool["require_approval"]
     return found
+
+
+def _ensure_open(transport: Json, where: str) -> None:
+    """Refuse what authorises us: an agent's settings are kept, and read by viewers, as they are."""
+    headers = transport.get("headers")
+    named = [name for name in headers or () if isinstance(headers, dict)]
+    url = transport.get("server_url")
+    before_path = url.partition("://")[2].partition("/")[0] if isinstance(url, str) else ""
+    wrong = "authorization" if transport.get("authorization") else ""
+    wrong = wrong or ("headers" if any(name.lower() in _AUTHORISING for name in named) else "")
+    wrong = wrong or ("server_url" if "@" in before_path else "")
+    if wrong:
+        said = "Put the authorization into a vault, and name its credential_id here."
+        raise Wording(400, said, param=f"{where}.{wrong}")
 
 
 _FRESH: Final[Mapping[str, Any]] = {
