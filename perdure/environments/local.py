@@ -20,6 +20,7 @@ from perdure.core.agent import EnvironmentSpec
 from perdure.core.errors import Unavailable
 from perdure.environments.beneath import Beneath
 from perdure.environments.command import Command, Guard, Launch, Order, Pipes, pipes
+from perdure.environments.egress.gate import Gate
 from perdure.environments.homes import Home
 from perdure.environments.scan import Cache
 from perdure.environments.snapshots import Snapshots, Target
@@ -53,6 +54,7 @@ class Means(msgspec.Struct, frozen=True):
     read_only: tuple[Path, ...] = ()
     cgroup_parent: Path | None = None
     guard: Guard | None = None
+    gate: Gate | None = None
 
 
 class LocalSandbox:
@@ -105,9 +107,24 @@ class LocalSandbox:
             if self._closed:
                 raise Unavailable("E-SANDBOX-CLOSED", "This sandbox was closed.")
             await _settled(partial(self._home.begin, script))
-            ended = await self._command(timeout_s, on_output)
+            ended = await self._connected(timeout_s, on_output)
             await _settled(self._home.finish)
             return ended
+
+    async def _connected(
+        self, timeout_s: float | None, on_output: Callable[[bytes], None] | None
+    ) -> Ended:
+        """Run the command with its way out, if it has one; say below what was refused."""
+        if (gate := self._means.gate) is None:
+            return await self._command(timeout_s, on_output)
+        async with gate.open():
+            ended = await self._command(timeout_s, on_output)
+        if not (said := gate.notices()):
+            return ended
+        if on_output is not None:
+            on_output(said)
+        full = None if ended.full is None else ended.full + said
+        return msgspec.structs.replace(ended, output=ended.output + said, full=full)
 
     async def _command(
         self, timeout_s: float | None, on_output: Callable[[bytes], None] | None

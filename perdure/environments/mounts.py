@@ -46,6 +46,7 @@ class View(msgspec.Struct, frozen=True):
     """What the command sees. Paths of the host but for `mount` and `home`.
 
     `hidden` lie inside the workspace and show empty; `read_only` show at their own paths.
+    `egress` is the directory with the proxy's socket, "" where there is no way out.
     """
 
     workspace: str
@@ -59,6 +60,8 @@ class View(msgspec.Struct, frozen=True):
     next: str
     script: str
     accounts: str
+    egress: str = ""
+    forward: str = ""
 
 
 def bwrap_options(way: Way, view: View, *, seccomp: int, status: int) -> list[str]:
@@ -115,6 +118,18 @@ def _private(view: View) -> list[str]:
         *("--ro-bind", view.script, f"{INSIDE}/command"),
         *("--ro-bind-try", view.state, f"{INSIDE}/state"),
         *("--bind", view.next, f"{INSIDE}/next"),
+        *_way_out(view),
+    ]
+
+
+def _way_out(view: View) -> list[str]:
+    """Return the socket of the proxy: the only thing of the network that is shown."""
+    if not view.egress:
+        return []
+    return [
+        *("--ro-bind", view.forward, f"{INSIDE}/forward.py"),
+        *("--ro-bind", f"{view.egress}/proxy", f"{INSIDE}/egress"),
+        *("--ro-bind-try", f"{view.egress}/ca.pem", f"{INSIDE}/ca.pem"),
     ]
 
 

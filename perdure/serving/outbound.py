@@ -8,11 +8,11 @@ to in between makes no difference, and no redirect is followed.
 import asyncio
 import contextlib
 import fnmatch
-import ipaddress
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from perdure.core.addresses import is_public
 from perdure.core.errors import Forbidden, Unavailable
 from perdure.doors.authorising import Answered
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 30.0
 _BODY_MAX: Final = 1024 * 1024
-_TRANSLATED: Final = tuple(
-    map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"))
-)
 
 
 class Outbound:
@@ -46,7 +43,7 @@ class Outbound:
         addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
         if not any(fnmatch.fnmatchcase(host.lower(), glob) for glob in self._private):
             for address in addresses:
-                if not _is_public(address):
+                if not is_public(address):
                     raise Forbidden(
                         "E-ADDRESS",
                         f"The server does not connect to {host} for a client: its address is not "
@@ -125,16 +122,3 @@ async def _some(response: "httpx2.Response") -> bytes:
         if len(body) > _BODY_MAX:
             return b""
     return body
-
-
-def _is_public(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        elif any(found in network for network in _TRANSLATED):
-            return False  # an IPv4 address in disguise
-    return found.is_global and not found.is_multicast

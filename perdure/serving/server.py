@@ -29,9 +29,11 @@ from perdure.doors.tokens import Tokens
 from perdure.engine.agent import Agent
 from perdure.engine.kit import Kit
 from perdure.engine.runtime import Engine
+from perdure.environments.egress.gate import Egress
 from perdure.ports.model import Models
 from perdure.ports.sandbox import Change
 from perdure.ports.store import Store
+from perdure.serving.egress import secrets_of
 from perdure.serving.eyes import Eyes
 from perdure.serving.jwks import key_set_at
 from perdure.serving.outbound import Outbound
@@ -201,7 +203,7 @@ class Server:
             clock=self._clock,
             ids=self._ids,
             models=self._models,
-            environments=environments_at(work, options),
+            environments=environments_at(work, options, self._egress(project)),
             prices=options.prices,
             workspace_tools=lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
             bounds=replace(options.bounds, follower_backlog=self._plan.settings.stream_buffer),
@@ -228,6 +230,12 @@ class Server:
     def vault_of(self, project: str) -> SealedVault:
         """Return the vault of a project."""
         return SealedVault(self.stores.of(project), self._vault.keys, os.urandom)
+
+    def _egress(self, project: str) -> Egress:
+        """Lists of hosts are the clients' here: only the operator opens private networks."""
+        secrets = secrets_of(self.stores.of(project), self.vault_of(project))
+        private = tuple(self._plan.settings.private_hosts)
+        return Egress(trusted=False, private=private, secrets_for=secrets)
 
     def _authoriser(self, project: str) -> Authoriser:
         credentials = Credentials(self.stores.of(project), self.vault_of(project))

@@ -1,9 +1,10 @@
 # One command of a session: load the shell state the last one left, run the script, save the state.
 #
-# Called as: bash --noprofile --norc shell.bash ROOT STATE NEXT SCRIPT GO STATUS PROCESSES DATA_KIB FILE_KIB
+# Called as: bash --noprofile --norc shell.bash ROOT STATE NEXT SCRIPT GO STATUS PROCESSES DATA_KIB FILE_KIB [PYTHON]
 #   ROOT    the workspace          STATE   the state of the last command (may be missing)
 #   NEXT    where the new state goes       SCRIPT  what to run       GO  descriptor to wait on
 #   STATUS  descriptor to close            limits: 0 for none
+#   PYTHON  given when there is a proxy    to lead a port of this machine to it
 # Written for bash 3.2 and later. Everything here is named __perdure_*; a script may redefine the
 # rest, and does so at its own cost only. Options that make one command stricter (set -e, -u, -x, -n,
 # -v) end with the command: they would kill the next one for something it never said.
@@ -20,6 +21,20 @@ ulimit -n 4096 2>/dev/null
 IFS= read -r -n 1 -u "$__perdure_go" __perdure_word || exit 125
 eval "exec $__perdure_go<&- $6<&-"
 unset -v __perdure_word __perdure_go
+
+# The way out, for programs that know of proxies. There is no other: nothing here has a route.
+if [ -n "${10-}" ]; then
+  "${10}" -I -S /run/perdure/forward.py /run/perdure/egress 3128 ||
+    printf 'perdure: the way to the network could not be opened\n' >&2
+  export http_proxy=http://127.0.0.1:3128 no_proxy=localhost,127.0.0.1,::1
+  export https_proxy=$http_proxy all_proxy=$http_proxy HTTP_PROXY=$http_proxy
+  export HTTPS_PROXY=$http_proxy ALL_PROXY=$http_proxy NO_PROXY=$no_proxy
+  if [ -f /run/perdure/ca.pem ]; then
+    export SSL_CERT_FILE=/run/perdure/ca.pem CURL_CA_BUNDLE=/run/perdure/ca.pem
+    export REQUESTS_CA_BUNDLE=/run/perdure/ca.pem NODE_EXTRA_CA_CERTS=/run/perdure/ca.pem
+    export GIT_SSL_CAINFO=/run/perdure/ca.pem PIP_CERT=/run/perdure/ca.pem
+  fi
+fi
 set --
 shopt -s expand_aliases
 
