@@ -223,6 +223,12 @@ def _overlaid(settings: Settings, environ: Mapping[str, str]) -> Settings:
     if store := environ.get("PERDURE_STORE", ""):
         changes["store"] = store
     if (remote := environ.get("PERDURE_URL")) is not None:  # empty: work on this machine
+        if remote and "://" not in remote:
+            raise InvalidRequest(
+                "E-REMOTE-URL",
+                f"PERDURE_URL={remote} does not say how to speak to the server.",
+                f"https://{remote}, or http://… for one on this machine",
+            )
         changes["remote"] = msgspec.structs.replace(settings.remote, url=remote)
     if budget := environ.get("PERDURE_BUDGET_USD", ""):
         changes["budget_usd"] = _number("PERDURE_BUDGET_USD", budget)

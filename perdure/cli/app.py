@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.help import Verb, Verbs
-from perdure.cli.managing import declare
+from perdure.cli.managing import SERVE, declare
 
 START, WORK, LOOK, DECIDE = "Start", "Work", "Look", "Check"
 
@@ -312,19 +312,24 @@ def show(
 declare(app)
 
 
-@app.command(cls=Verb, rich_help_panel=DECIDE)
+@app.command(cls=Verb, rich_help_panel=SERVE)
 def up(
     agents: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[AGENT…]",
+            metavar="AGENT",
             help="Agents of perdure.toml, .py files with agents, a project's .toml; without: all.",
         ),
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "",
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="What to listen on (127.0.0.1).")
+    ] = "",
     port: Annotated[
-        int, typer.Option("--port", help="The port to listen on; 0: one that is free.")
-    ] = -1,
+        int | None,
+        typer.Option(
+            "--port", metavar="N", min=0, max=65535, help="The port (8700); 0: one that is free."
+        ),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Serve sessions over HTTP, to any client."""

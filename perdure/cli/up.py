@@ -56,7 +56,7 @@ class Told:
         }
 
 
-def up(refs: Sequence[str], *, host: str, port: int, json: bool) -> int:
+def up(refs: Sequence[str], *, host: str, port: int | None, json: bool) -> int:
     """Serve until told to stop."""
     only_here("perdure up")
     project, refs = _project(refs)
@@ -88,13 +88,13 @@ def _is_project(path: Path) -> bool:
 
 
 async def _serve(
-    project: Project, refs: Sequence[str], host: str, port: int, screen: Screen
+    project: Project, refs: Sequence[str], host: str, port: int | None, screen: Screen
 ) -> int:
     settings = project.settings.server
     host = host or settings.host
     agents = [agent for ref in refs for agent in load_agents(ref, project)]
     Places(project).prepare()
-    listener = listen(host, port if port >= 0 else settings.port)
+    listener = listen(host, settings.port if port is None else port)
     url = f"http://{_shown(host)}:{listener.getsockname()[1]}"
     options = Options(
         model_options=project.model_options, environ=project.environ, prices=project.prices,
@@ -157,6 +157,7 @@ def _tell(screen: Screen, told: Told) -> None:
     key = told.key or "KEY"
     for name, value in (
         ("OPENAI_BASE_URL", plain["openai"]), ("OPENAI_API_KEY", key), ("PERDURE_URL", told.url),
+        ("PERDURE_API_KEY", key),
     ):  # fmt: skip
         screen.line(f"  export {name}={value}")
     screen.line()

@@ -253,7 +253,9 @@ def _checked(url: str) -> str:
         good = secure = False
     if not good:
         raise InvalidRequest(
-            "E-REMOTE-URL", "PERDURE_URL is no server's address.", "https://perdure.example.org"
+            "E-REMOTE-URL",
+            f"PERDURE_URL={url} is no server's address.",
+            "https://perdure.example.org, or http://127.0.0.1:8700 on this machine",
         )
     if not secure:
         raise InvalidRequest(

@@ -20,6 +20,7 @@ from perdure.doors.settings import ServerSettings
 from perdure.doors.sse import ABORT
 from perdure.serving.server import Server
 
+_LAST_PORT: Final = 65535
 _HEADERS_S: Final = 20.0  # a client has this long for its first headers
 _LAST_WORDS_S: Final = 2  # answers that are told to end have this long to be sent
 
@@ -62,6 +63,8 @@ class Connection(H11Protocol):
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raises `Unavailable` (E-PORT) when that is not possible."""
     try:
+        if not 0 <= port <= _LAST_PORT:  # the resolver would take the rest of a division
+            raise OSError(f"a port is a number up to {_LAST_PORT}")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=2048)

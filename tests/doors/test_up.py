@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import signal
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +232,38 @@ async def test_what_cannot_be_served_says_so(inn: Path) -> None:
     assert "E-CONFIG" in wrong and "'stream_buffer'" in wrong and "perdure.toml:2" in wrong
     (inn / "perdure.toml").unlink()
     assert "E-AGENT-UNKNOWN" in await refused(await launched(inn, "nobody"))
+    assert "E-USAGE" in await refused(await launched(inn, "--port", "65536"))
+    (inn / "perdure.toml").write_text("[server]\nport = 65536\n")
+    with_port = [sys.executable, "-m", "perdure", "up"]  # 65536 is not 0, a free one
+    beyond = await asyncio.create_subprocess_exec(*with_port, cwd=inn, stdout=PIPE, stderr=PIPE)
+    assert "E-PORT" in await refused(beyond)
+
+
+async def test_what_it_says_can_be_exported_and_used(inn: Path) -> None:
+    command = [sys.executable, "-m", "perdure", "up", "--port", "0"]
+    process = await asyncio.create_subprocess_exec(*command, cwd=inn, stdout=PIPE, stderr=PIPE)
+    assert process.stdout is not None
+    named: dict[str, str] = {}
+    while "PERDURE_API_KEY" not in named:
+        line = (await process.stdout.readline()).decode()
+        assert line, await refused(process)
+        if line.startswith("  export "):
+            name, _, value = line.removeprefix("  export ").strip().partition("=")
+            named[name] = value
+    listing = [sys.executable, "-m", "perdure", "ls", "--json"]
+    environ = os.environ | named
+    looked = await asyncio.create_subprocess_exec(
+        *listing, cwd=inn, env=environ, stdout=PIPE, stderr=PIPE
+    )
+    assert await refused(looked) is not None and looked.returncode == 0
+    environ["PERDURE_URL"] = named["PERDURE_URL"].removeprefix("http://")
+    bare = await asyncio.create_subprocess_exec(
+        *listing, cwd=inn, env=environ, stdout=PIPE, stderr=PIPE
+    )
+    assert "E-REMOTE-URL" in await refused(bare)
+    process.send_signal(signal.SIGTERM)
+    await process.communicate()
+    assert process.returncode == 0
 
 
 async def test_the_log_tells_of_requests_and_nothing_they_held(inn: Path) -> None:
