@@ -128,13 +128,14 @@ async def test_a_secret_is_put_in_for_its_hosts_only_and_taken_out_of_answers() 
     async with Internet().up() as net, proxied(net, "*", hosts=("api.test",)) as client:
         answer = await client.get("http://api.test/", *sent)
         other = await client.get("http://other.test/", *sent)
-        await client.get("http://api.test/", f"Authorization: Basic {basic}")
+        packed = await client.get("http://api.test/", f"Authorization: Basic {basic}")
         assert f"Bearer {CANARY}\r\nX-Twice: {CANARY},{CANARY}\r\n".encode() in net.heads[0]
         assert b"Accept-Encoding: identity" in net.heads[0]
         assert CANARY.encode() not in answer + other + net.heads[1]
         assert f"Bearer {'*' * len(CANARY)}".encode() in answer
         assert PLACE.encode() in other
         assert base64.b64encode(f"me:{CANARY}".encode()) in net.heads[2]
+        assert base64.b64encode(f"me:{CANARY}".encode()) not in packed
 
 
 async def test_over_tls_the_secret_is_put_in_by_a_second_connection() -> None:

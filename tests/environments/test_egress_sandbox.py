@@ -77,6 +77,20 @@ async def test_nothing_else_has_a_way_out(tmp_path: Path) -> None:
         assert net.dialled == []
 
 
+async def test_a_directory_of_ones_own_has_the_same_way_out(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    async with Internet().up() as net:
+        environments = Bubblewrap(tmp_path / "r", SystemClock(), egress=egress(net))
+        spec = EnvironmentSpec(kind="bubblewrap", in_place=True, network=("api.test",))
+        box = await environments.open("s", spec, str(project))
+        ended = await box.run("curl -sSf http://api.test/ && curl -sSf http://other.test/")
+        assert ended.exit_code == 22, text(ended)
+        assert net.dialled == [(PUBLIC, 80)]
+        assert "reaches listed hosts, through a proxy only" in box.isolation.notes
+        assert not list(project.iterdir())
+
+
 async def test_a_refusal_is_said_below_the_output_once(tmp_path: Path) -> None:
     async with Internet().up() as net:
         box = await opened(tmp_path / "r", net, "api.test")

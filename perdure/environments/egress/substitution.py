@@ -44,6 +44,7 @@ class Substitutes:
         # The longest first: a placeholder may begin like another one.
         fitting.sort(key=lambda each: -len(each.placeholder))
         self._pairs = [(s.placeholder.encode(), s.secret.reveal().encode()) for s in fitting]
+        self._packed: list[bytes] = []  # what a secret became inside an encoding
 
     def __bool__(self) -> bool:
         return bool(self._pairs)
@@ -61,7 +62,7 @@ class Substitutes:
 
     def mask(self) -> "Mask":
         """Return what takes the secrets out of an answer."""
-        return Mask([secret for _, secret in self._pairs])
+        return Mask([*(secret for _, secret in self._pairs), *self._packed])
 
     def _replaced(self, value: bytes) -> bytes:
         for placeholder, secret in self._pairs:
@@ -76,7 +77,11 @@ class Substitutes:
             plain = base64.b64decode(value.strip(), validate=True)
         except (binascii.Error, ValueError):
             return self._replaced(value)
-        return base64.b64encode(self._replaced(plain))
+        changed = self._replaced(plain)
+        packed = base64.b64encode(changed)
+        if changed != plain:
+            self._packed.append(packed)
+        return packed
 
 
 class Mask:
