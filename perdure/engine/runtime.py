@@ -274,9 +274,23 @@ class Engine:
             finally:
                 await self.kit.store.release(claim)
         except Unavailable:
-            # It may be ours now with nobody at work: a driver lets go of it when it can.
-            self.wake(created.session)
+            # It may be ours now, with nobody at work on it who would let go of it.
+            self._own.append(asyncio.create_task(self._let_go(created.session)))
             raise
+
+    async def _let_go(self, session_id: str) -> None:
+        """Give up a session that could not be given up when it was made."""
+        while True:
+            await asyncio.sleep(self.kit.bounds.poll_s)
+            if session_id in self._drivers:
+                return
+            try:
+                await self.kit.store.release(await self.kit.store.claim(session_id))
+                return
+            except Unavailable:
+                pass
+            except PerdureError:
+                return  # another process has it
 
     async def _drift(self, session: Session, spec: AgentSpec, *, adopt: bool) -> None:
         state, _, _ = await load(self.kit.store, session.id)
