@@ -19,6 +19,7 @@ from perdure.core.agent import AgentSpec
 from perdure.core.budget import Price, Prices
 from perdure.core.errors import CorruptJournal
 from perdure.core.events import Event
+from perdure.core.state import Phase, State
 from perdure.core.step import next_step
 from perdure.core.timeline import left_since
 from perdure.engine.driver import Driver
@@ -188,6 +189,8 @@ class _Replayer:
         match event.payload:
             case e.SessionForked():
                 await self._abandon()
+            case e.EnvironmentOpened() if _in_sandbox(self._journal.kept):
+                await self._abandon()  # whoever had it open is gone: this is another process
             case e.SessionParked() | e.SessionRewound():
                 self._check_torn(event)
                 await self._abandon()
@@ -328,3 +331,9 @@ class _Replayer:
                 return "the session sleeps"
             case step:
                 return f"what is due is {type(step).__name__}"
+
+
+def _in_sandbox(state: State) -> bool:
+    """Whether a call has left that works in the environment, which was open therefore."""
+    tools = {tool.name for tool in state.spec.tools if tool.environment}
+    return any(c.phase is Phase.STARTED and c.call.tool in tools for c in state.open_calls)
