@@ -308,6 +308,7 @@ class _Replayer:
             self._stage.abandon()
             doing.cancel()
             await asyncio.wait({doing})
+            self._stage.leaving = False
             if not doing.cancelled() and doing.exception() is not None:
                 self._failure = doing.exception()
 
