@@ -106,7 +106,11 @@ class Subagent:
         parent, store = context.work.state, trees.owner.kit.store
         most = _least(self.max_children, parent.width)
         fresh = await _patiently(trees, lambda: store.session(name)) is None
-        with trees.running(parent.id, name, fresh=fresh, most=most):
+        # After a crash the others may not have been taken up again yet: they count all the same.
+        others = set[str]()
+        if fresh and context.attempt > 1:
+            others = await _patiently(trees, lambda: trees.children_of(context.work.state))
+        with trees.running(parent.id, name, fresh=fresh, most=most, others=others):
             return await _patiently(trees, lambda: self._attended(trees, name, task, context))
 
     async def _attended(
