@@ -7,7 +7,7 @@ ledger in memory exact.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Iterator, Set
+from collections.abc import Awaitable, Iterator, Set as AbstractSet
 from contextlib import aclosing, contextmanager
 from typing import Final, Protocol
 
@@ -111,17 +111,24 @@ class Trees:
 
     @contextmanager
     def running(
-        self, parent: str, child: str, *, fresh: bool, most: int, others: Set[str] = frozenset()
+        self,
+        parent: str,
+        child: str,
+        *,
+        fresh: bool,
+        most: int,
+        others: AbstractSet[str] = frozenset(),
     ) -> Iterator[None]:
         """Count a child while its parent waits for it. Raises `Conflict` (E-SUBAGENT-WIDTH) when
         a fresh one would be one too many beside those here and the `others`; one that exists
         already is always taken up again.
         """
         there = self._running.setdefault(parent, set())
-        if fresh and len(there | others) >= most:
+        count = len(there | others)
+        if fresh and count >= most:
             raise Conflict(
                 "E-SUBAGENT-WIDTH",
-                f"{len(there | others)} subagents of this session are at work, and no more than {most} "
+                f"{count} subagents of this session are at work, and no more than {most} "
                 "may be at once. This one was not started; wait for results first.",
             )
         there.add(child)

@@ -1,7 +1,7 @@
 """Trees and ledgers that are wrong on purpose, each in one way. None of them is for use."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set as AbstractSet
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -89,7 +89,15 @@ class CountsNobody(Trees):
     """Does not count how many children are at work."""
 
     @contextmanager
-    def running(self, parent: str, child: str, *, fresh: bool, most: int) -> Iterator[None]:
+    def running(
+        self,
+        parent: str,
+        child: str,
+        *,
+        fresh: bool,
+        most: int,
+        others: AbstractSet[str] = frozenset(),
+    ) -> Iterator[None]:
         """Let everybody in."""
         with super().running(parent, child, fresh=fresh, most=1_000_000):
             yield
