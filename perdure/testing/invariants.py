@@ -300,6 +300,7 @@ class _Call:
 
     def requested(self, p: e.ToolRequested) -> None:
         self.effect = p.effect
+        self.allowed = self.allowed or p.grant is not None
         self._permit = p.digest if p.verdict is Verdict.ALLOW else None
 
     def resolved(self, p: e.ActionResolved) -> None:

@@ -5,6 +5,7 @@
     python -m perdure.testing.sim --kind branches    with forks and rewinds
     python -m perdure.testing.sim --kind trees       with subagents
     python -m perdure.testing.sim --kind budgets     with limits that are reached
+    python -m perdure.testing.sim --kind waits       with approvals, answers, timers and signals
     python -m perdure.testing.sim --kind all         300 seeds, shared out over all kinds
 
 A failure prints its seed and the invariant that does not hold, and exits 1.
@@ -25,6 +26,7 @@ from perdure.core.events import Event
 from perdure.testing.sim_branches import Branching
 from perdure.testing.sim_budgets import Budgets
 from perdure.testing.sim_trees import Trees
+from perdure.testing.sim_waits import Waits
 from perdure.testing.simulation import Report, Simulation, simulate
 
 STORES: Final = ("memory", "sqlite")
@@ -33,6 +35,7 @@ KINDS: Final[Mapping[str, type[Simulation]]] = {
     "branches": Branching,
     "trees": Trees,
     "budgets": Budgets,
+    "waits": Waits,
 }
 CHUNK: Final = 20
 SQLITE_EVERY: Final = 8  # of "both": real SQL is slower, and the engine above it is the same

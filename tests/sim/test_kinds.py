@@ -23,7 +23,7 @@ CHUNK = 50
 CHUNKS = [
     (kind, range(first, min(first + CHUNK, SEEDS)))
     for kind in KINDS
-    if kind not in ("plain", "branches")  # they have files of their own
+    if kind not in ("plain", "branches", "waits")  # they have files of their own
     for first in range(0, SEEDS, CHUNK)
 ]
 HUNTS = [(kind, name) for kind, (_, variants) in VARIANTS_OF.items() for name in variants]
