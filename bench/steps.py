@@ -18,8 +18,7 @@ from bench.workload import (
     open_engine,
     run_session,
 )
-from perdure.core import events as e
-from perdure.core import journal as records
+from perdure.core import events as e, journal as records
 from perdure.core.events import Event
 from perdure.ports.store import Batch, Claim, Store
 from perdure.stores.sqlite import SqliteStore
