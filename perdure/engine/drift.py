@@ -1,7 +1,10 @@
 """What is said when the code behind a session is missing, or is not what it was."""
 
+from collections.abc import Mapping
+
 from perdure.core.agent import AgentSpec, ToolSpec
-from perdure.core.errors import NotFound
+from perdure.core.errors import Conflict, NotFound
+from perdure.ports.tool import Tool
 
 
 def missing(spec: AgentSpec) -> NotFound:
@@ -24,3 +27,19 @@ def difference(old: AgentSpec, new: AgentSpec) -> str:
 
 def _tools(tools: tuple[ToolSpec, ...]) -> set[tuple[str, str]]:
     return {(tool.name, tool.digest) for tool in tools}
+
+
+def as_pinned(spec: AgentSpec, tools: Mapping[str, Tool]) -> Mapping[str, Tool]:
+    """Return those of `tools` that a session is pinned to. Raises `Conflict` (E-CODE-DRIFT) where
+    one of them is not what it was.
+    """
+    pinned = {tool.name: tool.terms for tool in spec.tools}
+    changed = [n for n, t in pinned.items() if n not in tools or tools[n].spec.terms != t]
+    if changed:
+        raise Conflict(
+            "E-CODE-DRIFT",
+            f"The code of agent {spec.name} changed since this session started: "
+            f"tool {changed[0]!r} is not what it was. The session keeps waiting.",
+            "perdure resume ID --adopt    to go on with the new definition",
+        )
+    return {name: tools[name] for name in pinned}

@@ -61,6 +61,20 @@ class Recording:
                 break
         return None
 
+    def began(self, call_id: str) -> int:
+        """Return how many events from now a call begins to run or to wait; at the end of the
+        journal when it does not in its turn.
+        """
+        for steps, event in enumerate(islice(self.events, self.done, None)):
+            match event.payload:
+                case e.ToolStarted(call_id=name) | e.TimerSet(call_id=name) if name == call_id:
+                    return steps
+                case e.TurnEnded() | e.SessionRewound() | e.SessionForked():
+                    break
+                case _:
+                    pass
+        return len(self.events)
+
     @property
     def due(self) -> Payload | None:
         """What the event that is due says."""

@@ -15,10 +15,11 @@ from dataclasses import replace as with_changes
 import msgspec
 
 from perdure.core import events as e, step as due
-from perdure.core.agent import AgentSpec
+from perdure.core.agent import AgentSpec, Effect
 from perdure.core.budget import Price, Prices
 from perdure.core.errors import CorruptJournal
 from perdure.core.events import Event
+from perdure.core.state import CallState, Phase, State
 from perdure.core.step import next_step
 from perdure.core.timeline import left_since
 from perdure.engine.driver import Driver
@@ -188,6 +189,8 @@ class _Replayer:
         match event.payload:
             case e.SessionForked():
                 await self._abandon()
+            case e.EnvironmentOpened() if _in_sandbox(self._journal.kept):
+                await self._abandon()  # whoever had it open is gone: this is another process
             case e.SessionParked() | e.SessionRewound():
                 self._check_torn(event)
                 await self._abandon()
@@ -229,6 +232,8 @@ class _Replayer:
         step = next_step(self._journal.kept)
         if isinstance(step, due.Rest):
             return False
+        if isinstance(step, due.RunTools):
+            step = due.RunTools(_as_begun(step.calls, self.recording), step.not_before_us)
         ended = self._ending()
         error = ended.error if ended and isinstance(step, _STOPPABLE) else None
         if stops_outside(error, self._journal.kept, self._trust):
@@ -305,6 +310,7 @@ class _Replayer:
             self._stage.abandon()
             doing.cancel()
             await asyncio.wait({doing})
+            self._stage.leaving = False
             if not doing.cancelled() and doing.exception() is not None:
                 self._failure = doing.exception()
 
@@ -328,3 +334,27 @@ class _Replayer:
                 return "the session sleeps"
             case step:
                 return f"what is due is {type(step).__name__}"
+
+
+def _as_begun(calls: tuple[CallState, ...], recording: Recording) -> tuple[CallState, ...]:
+    """Return the calls that are to run, in the order in which they began where that was open:
+    reads run side by side, and what a person allowed while others were about to run came later.
+    """
+    began = {call.call.id: recording.began(call.call.id) for call in calls}
+    free = [c for c in calls if c.effect is Effect.READ or c.approved]
+    if not free:
+        return calls
+    bound = [began[c.call.id] for c in calls if c not in free]
+    if bound != sorted(bound):
+        return calls  # these have an order of their own: whoever broke it is to be seen
+    return tuple(sorted(calls, key=lambda c: began[c.call.id]))
+
+
+def _in_sandbox(state: State) -> bool:
+    """Whether a call has left that works in the environment, and nobody else was there since: its
+    process has the environment open.
+    """
+    tools = {tool.name for tool in state.spec.tools if tool.environment}
+    newest = max((call.epoch for call in state.open_calls), default=0)
+    left = [c for c in state.open_calls if c.phase is Phase.STARTED and c.call.tool in tools]
+    return any(call.epoch == newest for call in left)

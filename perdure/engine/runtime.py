@@ -24,7 +24,7 @@ from perdure.core.grants import Grant
 from perdure.core.rights import narrowed
 from perdure.engine.agent import Agent
 from perdure.engine.decisions import revoke_rule
-from perdure.engine.drift import difference, missing
+from perdure.engine.drift import as_pinned, difference, missing
 from perdure.engine.driver import Driver
 from perdure.engine.export import Lines, import_session
 from perdure.engine.grants import rules_in
@@ -331,9 +331,23 @@ class Engine:
             finally:
                 await self.kit.store.release(claim)
         except Unavailable:
-            # It may be ours now with nobody at work: a driver lets go of it when it can.
-            self.wake(created.session)
+            # It may be ours now, with nobody at work on it who would let go of it.
+            self._own.append(asyncio.create_task(self._let_go(created.session)))
             raise
+
+    async def _let_go(self, session_id: str) -> None:
+        """Give up a session that could not be given up when it was made."""
+        while True:
+            await asyncio.sleep(self.kit.bounds.poll_s)
+            if session_id in self._drivers:
+                return
+            try:
+                await self.kit.store.release(await self.kit.store.claim(session_id))
+                return
+            except Unavailable:
+                pass
+            except PerdureError:
+                return  # another process has it
 
     async def move(self, session: Session, spec: AgentSpec, *, adopt: bool) -> None:
         """Move a session to another definition of its agent, if that was asked for with `adopt`.
@@ -367,17 +381,7 @@ class Engine:
             found = await self.kit.agents.tools(spec)
         if found is None:
             raise missing(spec)
-        tools = found
-        pinned = {tool.name: tool.terms for tool in spec.tools}
-        changed = [n for n, t in pinned.items() if n not in tools or tools[n].spec.terms != t]
-        if changed:
-            raise Conflict(
-                "E-CODE-DRIFT",
-                f"The code of agent {spec.name} changed since this session started: "
-                f"tool {changed[0]!r} is not what it was. The session keeps waiting.",
-                "perdure resume ID --adopt    to go on with the new definition",
-            )
-        return {name: tools[name] for name in pinned}
+        return as_pinned(spec, found)
 
     async def _poll(self) -> None:
         """Notice what other processes did: letters for sessions driven here, events to follow."""

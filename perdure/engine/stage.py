@@ -50,6 +50,13 @@ class Gate:
         self._answer = answer
         self._opened.set()
 
+    def abandon(self) -> None:
+        """Send the one who waits away. A cancelled group does not pass on that it is cancelled
+        again, so this is told to each.
+        """
+        self.abandoned = True
+        self._opened.set()
+
     async def wait(self) -> Answer[Any]:
         """Wait for the answer. When a cancelled effect ends is a matter of record too."""
         while self._answer is None:
@@ -58,6 +65,8 @@ class Gate:
             except asyncio.CancelledError:
                 if self.abandoned:
                     raise
+            if self.abandoned:
+                raise asyncio.CancelledError
         return self._answer
 
 
@@ -68,6 +77,7 @@ class Stage:
         self.recording = recording
         self.journal: Retold | None = None
         self.work: Work | None = None
+        self.leaving = False  # what is in progress is abandoned: nobody waits here any more
         self._gates: list[Gate] = []
 
     @property
@@ -79,6 +89,8 @@ class Stage:
     async def ask(self, find: Callable[[], Answer[T] | None], *, patient: bool = False) -> T:
         """Wait until the record has the answer; return it or raise it."""
         assert self.journal is not None
+        if self.leaving:
+            raise asyncio.CancelledError
         gate = Gate(find, patient=patient)
         self._gates.append(gate)
         self.journal.activity += 1
@@ -100,8 +112,9 @@ class Stage:
 
     def abandon(self) -> None:
         """Nobody who waits here will get an answer."""
+        self.leaving = True
         for gate in self._gates:
-            gate.abandoned = True
+            gate.abandon()
 
     def cut(self) -> NoReturn:
         """End an effect as the interrupt of a person did."""

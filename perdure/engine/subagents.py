@@ -5,10 +5,10 @@ that is already there and goes on with it: run again means attach again.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -35,6 +35,8 @@ from perdure.engine.session import Session
 from perdure.engine.trees import Trees
 from perdure.engine.work import CallContext, Work
 from perdure.ports.tool import ToolContext, ToolOutput
+
+T = TypeVar("T")
 
 _SCHEMA: Final = msgspec.Raw(
     encode(
@@ -88,7 +90,7 @@ class Subagent:
         trees, work = self.trees, context.work
         name = child_name(work.state.id, context.call_id)
         try:
-            return await self._patiently(trees, name, task, context)
+            return await self._served(trees, name, task, context)
         except asyncio.CancelledError:
             if not work.interrupting:
                 raise  # this process lets go: the child is taken up again
@@ -97,33 +99,26 @@ class Subagent:
                 raise
             return _stopped(self.name, name)
 
-    async def _patiently(
-        self, trees: Trees, name: str, task: str, context: CallContext
-    ) -> ToolOutput:
+    async def _served(self, trees: Trees, name: str, task: str, context: CallContext) -> ToolOutput:
         """Attend to the child while the store is away or full, too: it may be at work already,
         and no error of ours may take the place of its answer.
         """
-        while True:
-            try:
-                return await self._attended(trees, name, task, context)
-            except Unavailable as error:
-                if error.code == "E-STORE-CLOSED":
-                    raise  # this process has let go; the next one attends to the child
-                mine = asyncio.current_task()
-                if mine is not None and mine.cancelling():
-                    raise asyncio.CancelledError from error  # it came while the store was away
-                await asyncio.sleep(trees.owner.kit.bounds.poll_s)
+        parent, store = context.work.state, trees.owner.kit.store
+        most = _least(self.max_children, parent.width)
+        fresh = await _patiently(trees, lambda: store.session(name)) is None
+        # After a crash the others may not have been taken up again yet: they count all the same.
+        others = set[str]()
+        if fresh and context.attempt > 1:
+            others = await _patiently(trees, lambda: trees.children_of(context.work.state))
+        with trees.running(parent.id, name, fresh=fresh, most=most, others=others):
+            return await _patiently(trees, lambda: self._attended(trees, name, task, context))
 
     async def _attended(
         self, trees: Trees, name: str, task: str, context: CallContext
     ) -> ToolOutput:
-        work = context.work
-        row = await trees.owner.kit.store.session(name)
-        most = _least(self.max_children, work.state.width)
-        with trees.running(work.state.id, name, fresh=row is None, most=most):
-            if row is None:
-                await trees.owner.create(self._created(work, name, context.call_id))
-            return await self._errand(trees, name, task, context)
+        if await trees.owner.kit.store.session(name) is None:
+            await trees.owner.create(self._created(context.work, name, context.call_id))
+        return await self._errand(trees, name, task, context)
 
     async def probe(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolOutput | None:
         """Nothing to ask: a call is simply run again."""
@@ -260,6 +255,20 @@ def subagent(
         )
     words = description or f"Give a task to the agent {agent.name} and get its answer."
     return Subagent(agent, name or agent.name, words, max_depth, max_children)
+
+
+async def _patiently(trees: Trees, work: Callable[[], Awaitable[T]]) -> T:
+    """Do something again and again while the store is away or full."""
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            if error.code == "E-STORE-CLOSED":
+                raise  # this process has let go; the next one attends to the child
+            mine = asyncio.current_task()
+            if mine is not None and mine.cancelling():
+                raise asyncio.CancelledError from error  # it came while the store was away
+            await asyncio.sleep(trees.owner.kit.bounds.poll_s)
 
 
 def _task(arguments: Mapping[str, Any]) -> str:

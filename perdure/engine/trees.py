@@ -7,7 +7,7 @@ ledger in memory exact.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Set as AbstractSet
 from contextlib import aclosing, contextmanager
 from typing import Final, Protocol
 
@@ -110,15 +110,25 @@ class Trees:
         return ledger
 
     @contextmanager
-    def running(self, parent: str, child: str, *, fresh: bool, most: int) -> Iterator[None]:
+    def running(
+        self,
+        parent: str,
+        child: str,
+        *,
+        fresh: bool,
+        most: int,
+        others: AbstractSet[str] = frozenset(),
+    ) -> Iterator[None]:
         """Count a child while its parent waits for it. Raises `Conflict` (E-SUBAGENT-WIDTH) when
-        a fresh one would be one too many; one that exists already is always taken up again.
+        a fresh one would be one too many beside those here and the `others`; one that exists
+        already is always taken up again.
         """
         there = self._running.setdefault(parent, set())
-        if fresh and len(there) >= most:
+        count = len(there | others)
+        if fresh and count >= most:
             raise Conflict(
                 "E-SUBAGENT-WIDTH",
-                f"{len(there)} subagents of this session are at work, and no more than {most} "
+                f"{count} subagents of this session are at work, and no more than {most} "
                 "may be at once. This one was not started; wait for results first.",
             )
         there.add(child)
@@ -130,6 +140,11 @@ class Trees:
             if not there:
                 self._running.pop(parent, None)
             self._forget(child)
+
+    async def children_of(self, state: State) -> set[str]:
+        """Return the subagents that exist of those that a session waits for."""
+        names = [child_name(state.id, call.call.id) for call in open_errands(state)]
+        return {n for n in names if await self.owner.kit.store.session(n) is not None}
 
     def _forget(self, child: str) -> None:
         self.awaited[child] -= 1

@@ -101,9 +101,19 @@ def acknowledged(run: Run, session: str, events: list[Event]) -> Iterator[str]:
     for key, count in taken.items():
         if count > 1:
             yield f"input {key} was accepted {count} times"
+    late = sum(_came_late(event.payload) for event in events)
     for post in run.world.acked:
         if post.session == session and not taken[post.key]:
+            if late:
+                late -= 1  # it was answered by a note, which does not name it
+                continue
             yield f"input {post.key} was acknowledged and is not in the journal"
+
+
+def _came_late(payload: e.Payload) -> bool:
+    if not isinstance(payload, e.NoteRecorded):
+        return False
+    return payload.text.endswith("came after the session was closed.")
 
 
 def followed(run: Run, session: str, events: list[Event]) -> Iterator[str]:
@@ -290,6 +300,7 @@ class _Call:
 
     def requested(self, p: e.ToolRequested) -> None:
         self.effect = p.effect
+        self.allowed = self.allowed or p.grant is not None
         self._permit = p.digest if p.verdict is Verdict.ALLOW else None
 
     def resolved(self, p: e.ActionResolved) -> None:

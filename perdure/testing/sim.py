@@ -3,6 +3,10 @@
     python -m perdure.testing.sim --seeds 300        run 300 seeds
     python -m perdure.testing.sim --seed 17          run one and tell its story
     python -m perdure.testing.sim --kind branches    with forks and rewinds
+    python -m perdure.testing.sim --kind trees       with subagents
+    python -m perdure.testing.sim --kind budgets     with limits that are reached
+    python -m perdure.testing.sim --kind waits       with approvals, answers, timers and signals
+    python -m perdure.testing.sim --kind all         300 seeds, shared out over all kinds
 
 A failure prints its seed and the invariant that does not hold, and exits 1.
 """
@@ -22,6 +26,7 @@ from perdure.core.events import Event
 from perdure.testing.sim_branches import Branching
 from perdure.testing.sim_budgets import Budgets
 from perdure.testing.sim_trees import Trees
+from perdure.testing.sim_waits import Waits
 from perdure.testing.simulation import Report, Simulation, simulate
 
 STORES: Final = ("memory", "sqlite")
@@ -30,6 +35,7 @@ KINDS: Final[Mapping[str, type[Simulation]]] = {
     "branches": Branching,
     "trees": Trees,
     "budgets": Budgets,
+    "waits": Waits,
 }
 CHUNK: Final = 20
 SQLITE_EVERY: Final = 8  # of "both": real SQL is slower, and the engine above it is the same
@@ -96,16 +102,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, metavar="N", help="the first of them")
     parser.add_argument("--seed", type=int, metavar="N", help="run one seed and tell its story")
     parser.add_argument("--store", choices=(*STORES, "both"), default="both")
-    parser.add_argument("--kind", choices=tuple(KINDS), default="plain", help="what people do")
+    parser.add_argument("--kind", choices=(*KINDS, "all"), default="plain", help="what is run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     given = parser.parse_args(arguments)
-    if given.seed is not None:
+    if given.seed is not None and given.kind != "all":
         logging.disable(logging.CRITICAL)
         report = simulate(given.seed, store_of(given.seed, given.store), kind=KINDS[given.kind])
         print(tell(report))
         return 1 if report.violations else 0
-    seeds = range(given.first, given.first + given.seeds)
-    return _many(seeds, given.store, given.jobs, given.kind)
+    if given.kind != "all":
+        seeds = range(given.first, given.first + given.seeds)
+        return _many(seeds, given.store, given.jobs, given.kind)
+    failed = 0
+    for place, kind in enumerate(KINDS):  # the seeds are shared out evenly
+        count = (given.seeds + place) // len(KINDS) if given.seed is None else 1
+        first = given.first if given.seed is None else given.seed
+        print(f"{kind}: ", end="", flush=True)
+        failed |= _many(range(first, first + count), given.store, given.jobs, kind)
+    return failed
 
 
 def _many(seeds: Sequence[int], choice: str, jobs: int, kind: str) -> int:

@@ -78,6 +78,9 @@ class World:
     snapshots: dict[str, Mapping[str, str]] = field(default_factory=dict)
     openings: Counter[str] = field(default_factory=Counter)
     decided: set[tuple[str, str, str]] = field(default_factory=set)
+    answers: set[tuple[str, str, str]] = field(default_factory=set)
+    signalled: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # by key
+    attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
     acked: list[Posted] = field(default_factory=list)
     seen: dict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     violations: list[str] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """Thousands of simulated runs, each with its own crashes: every invariant holds in all of them.
 
-PERDURE_SIM_SEEDS says how many seeds are run (2,000). A failure names its seed; to see its story:
+PERDURE_SIM_SEEDS says how many seeds are run (1,000). A failure names its seed; to see its story:
 python -m perdure.testing.sim --seed N
 """
 
@@ -14,7 +14,7 @@ import pytest
 from perdure.testing.sim import main, run_chunk, store_of
 from perdure.testing.simulation import Report, simulate
 
-SEEDS = int(os.environ.get("PERDURE_SIM_SEEDS", "2000"))
+SEEDS = int(os.environ.get("PERDURE_SIM_SEEDS", "1000"))
 CHUNK = 50
 CHUNKS = [range(first, min(first + CHUNK, SEEDS)) for first in range(0, SEEDS, CHUNK)]
 
