@@ -192,7 +192,7 @@ def _is_progress(payload: e.Payload) -> bool:
         case e.InputAccepted(kind=kind):
             return kind in ("resume", "message")  # a person's word that it shall go on
         case _:
-            return isinstance(payload, e.ActionResolved)
+            return isinstance(payload, e.ActionResolved | e.TimerFired)
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:
