@@ -186,7 +186,7 @@ def connect(provider: str, name: str, environ: Mapping[str, str], options: Model
         key_name, key_variable = "OLLAMA_API_KEY", ""
         base_url = ollama_url(environ.get("OLLAMA_HOST", ""))
     elif provider == "openai-compatible":
-        key_name, key_variable = "PERDURE_API_KEY", ""
+        key_name, key_variable = "PERDURE_MODEL_KEY", ""
         base_url = environ.get("PERDURE_BASE_URL", "")
         if not options.base_url and not base_url:
             message = f"openai-compatible:{name} needs the address of a server."

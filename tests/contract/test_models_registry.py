@@ -21,7 +21,7 @@ WAYS = (
     ("openai-chat:m-1", "OPENAI_BASE_URL", "/v1", "OPENAI_API_KEY", Chat()),
     ("anthropic:m-1", "ANTHROPIC_BASE_URL", "", "ANTHROPIC_API_KEY", Messages()),
     ("ollama:m-1", "OLLAMA_HOST", "", "OLLAMA_API_KEY", Chat()),
-    ("openai-compatible:m-1", "PERDURE_BASE_URL", "/v1", "PERDURE_API_KEY", Chat()),
+    ("openai-compatible:m-1", "PERDURE_BASE_URL", "/v1", "PERDURE_MODEL_KEY", Chat()),
 )
 
 
