@@ -85,6 +85,7 @@ def _environment(parent: AgentSpec, child: AgentSpec) -> EnvironmentSpec:
         file_bytes=min(own.file_bytes, above.file_bytes),
         read_only=tuple(path for path in own.read_only if path in above.read_only),
         exclude=tuple(dict.fromkeys((*own.exclude, *above.exclude))),
+        network=tuple(place for place in own.network if place in above.network),
     )
 
 

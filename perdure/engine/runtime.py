@@ -311,12 +311,13 @@ class Engine:
             return True
 
     async def create(self, created: e.SessionCreated, *then: e.Payload) -> None:
-        """Write session.created and facts known from the beginning, unless somebody else does at
-        the same moment.
-        """
-        making = self._making.setdefault(created.session, asyncio.Lock())
+        """Write session.created and `then`, unless somebody else does at the same moment."""
+        name = created.session
+        making = self._making.setdefault(name, asyncio.Lock())
+        beside = making.locked() or name in self._drivers
         async with making:
-            if await self.kit.store.session(created.session) is None:
+            # Claimed twice by one process, a session would be lost to who is at work on it.
+            if not (beside and await self.kit.store.session(name)):
                 await self._create(created, then)
 
     async def _create(self, created: e.SessionCreated, then: Sequence[e.Payload]) -> None:
@@ -344,10 +345,9 @@ class Engine:
             try:
                 await self.kit.store.release(await self.kit.store.claim(session_id))
                 return
-            except Unavailable:
-                pass
-            except PerdureError:
-                return  # another process has it
+            except PerdureError as error:
+                if not isinstance(error, Unavailable):
+                    return  # another process has it
 
     async def move(self, session: Session, spec: AgentSpec, *, adopt: bool) -> None:
         """Move a session to another definition of its agent, if that was asked for with `adopt`.

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
+from msgspec.structs import replace
 
 from perdure.core.agent import (
     AgentSpec,
@@ -49,6 +50,7 @@ OWN = {
     "fallbacks",
     "compaction",
     "deltas",
+    "settings",
 }
 NAMES = ("pay", "look", "mail", "p*y")
 
@@ -177,8 +179,16 @@ def test_of_every_field_it_is_decided_whether_it_is_a_right() -> None:
     assert set(AgentSpec.__struct_fields__) == {*RIGHTS, *OWN}
     assert set(EnvironmentSpec.__struct_fields__) == {
         "kind", "in_place", "memory_bytes", "processes", "timeout_s", "output_bytes", "file_bytes",
-        "read_only", "exclude",
+        "read_only", "exclude", "network",
     }  # fmt: skip
+
+
+def test_a_subagent_reaches_no_host_that_its_parent_does_not() -> None:
+    parent, child = agent_in("bubblewrap"), agent_in("bubblewrap")
+    above = replace(parent.environment, network=("a.example", "b.example"))
+    own = replace(child.environment, network=("b.example", "*"))
+    parent, child = replace(parent, environment=above), replace(child, environment=own)
+    assert narrowed(parent, Limits(), child).environment.network == ("b.example",)
 
 
 def agent_in(kind: str, *, in_place: bool = False) -> AgentSpec:
