@@ -158,7 +158,11 @@ class _Replayer:
         try:
             while (event := self.recording.ahead()) is not None:
                 self._suspect = self._failure = None
+                done = self.recording.done
                 await self._account_for(event)
+                if self.recording.done == done:  # only a journal that no engine can have written
+                    text = "the record says again what it has said already"
+                    return Divergence(done + 1, text, event.payload)
         except _Diverged as diverged:
             return diverged.divergence
         except CorruptJournal as error:
