@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ Run = Callable[..., Awaitable[Done]]
 @asynccontextmanager
 async def served(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, str]]:
     """Serve the folder's agent; yield the environment in which `perdure` uses it."""
+    monkeypatch.delitem(sys.modules, "agent", raising=False)  # another test's; it names the tools
     monkeypatch.chdir(shell.folder)  # where its script is
     project = load_project(shell.folder, {})
     agent = load_agent("agent.py", project, Overrides())

@@ -31,9 +31,12 @@ async def main() -> None:
     environments = make(Path(root))
     spec = EnvironmentSpec(kind=kind)
     boxes = [await environments.open(f"s{i}", spec, "") for i in range(2)]
+    # Said only when all four are sleeping: a child that was forked may not run for a while.
     script = (
         f"trap '' TERM INT HUP; for i in 1 2 3; do setsid nohup sleep {mark} >/dev/null & done; "
-        f"(sleep {mark} &) ; echo up; sleep {mark}"
+        f"(sleep {mark} &) ; "
+        f"until [ $(grep -lzx {mark} /proc/[0-9]*/cmdline 2>/dev/null | wc -l) -ge 4 ]; do :; done; "
+        f"echo up; sleep {mark}"
     )
 
     await asyncio.gather(*(box.run(script, timeout_s=60, on_output=up) for box in boxes))
