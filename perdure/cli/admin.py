@@ -17,7 +17,7 @@ from perdure.cli.screen import Screen
 from perdure.cli.text import one_line, pad, plural
 from perdure.config import Project, load_project
 from perdure.core.errors import InvalidRequest
-from perdure.doors.principals import KeyRecord, Keys, Role
+from perdure.doors.principals import KeyRecord, Keys, role_of
 from perdure.engine.deleting import tree_to_delete
 from perdure.environments.homes import discard, session_folder
 from perdure.serving.vault_key import beside, vault_keys
@@ -46,9 +46,8 @@ def new_key(project: str, role: str, name: str, expires: str, *, json: bool) -> 
         screen = Screen(json=json)
         desk.stores.of(project)  # refuses what names no project
         until_us = _end(expires, desk.clock.now_us())
-        wanted: Role = role  # type: ignore[assignment]  # Keys.make refuses what is none
         record, key = await desk.keys.make(
-            project, wanted, name=name, expires_at_us=until_us, by=whoami()
+            project, role_of(role), name=name, expires_at_us=until_us, by=whoami()
         )
         if json:
             screen.line(plain_json.dumps({**_fields(record), "key": key}))

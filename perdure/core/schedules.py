@@ -76,7 +76,17 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _PLAN: Final = (
-    "name agent prompt cron at_us tz session source missed overlap ends_us".split()  # noqa: SIM905
+    "name",
+    "agent",
+    "prompt",
+    "cron",
+    "at_us",
+    "tz",
+    "session",
+    "source",
+    "missed",
+    "overlap",
+    "ends_us",
 )
 
 

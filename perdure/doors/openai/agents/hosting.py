@@ -21,7 +21,7 @@ Size = Literal["small", "medium", "large"]
 
 WORKSPACE: Final = "/workspace"
 _GIB: Final = 1024**3
-_SIZES: Final[Mapping[str, tuple[int, int]]] = {  # bytes of memory, processes
+_SIZES: Final[Mapping[Size, tuple[int, int]]] = {  # bytes of memory, processes
     "small": (1 * _GIB, 128),
     "medium": (2 * _GIB, 256),
     "large": (8 * _GIB, 1024),
@@ -189,9 +189,10 @@ def _files(given: object, base: Hosting) -> tuple[tuple[GivenFile, ...], Json]:
 def _size(given: object, base: Hosting) -> Size:
     if given is None:
         return base.container_size
-    if given not in _SIZES:
+    found = next((size for size in _SIZES if size == given), None)
+    if found is None:
         raise Wording(400, "container_size is small, medium or large.", param="container_size")
-    return given  # type: ignore[return-value]
+    return found
 
 
 def _network(given: object, base: Hosting) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
