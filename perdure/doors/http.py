@@ -29,11 +29,16 @@ from perdure.engine.runtime import Engine
 T = TypeVar("T")
 
 
+class WrongMethod(InvalidRequest):
+    """The path does not take this method."""
+
+
 STATUS: Final[Sequence[tuple[type[PerdureError], int]]] = (
     (Unauthenticated, 401),
     (TooLarge, 413),
     (HeadersTooLarge, 431),
     (TooMany, 429),
+    (WrongMethod, 405),
     (InvalidRequest, 400),
     (NotFound, 404),
     (Forbidden, 403),

@@ -15,6 +15,7 @@ _TYPES: Final[Mapping[int, str]] = {
     402: "invalid_request_error",
     403: "permission_error",
     404: "not_found_error",
+    405: "invalid_request_error",
     409: "invalid_request_error",
     413: "invalid_request_error",
     422: "invalid_request_error",
