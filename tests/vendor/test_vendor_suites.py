@@ -114,6 +114,8 @@ def test_a_server_that_holds_what_they_ask_for(
     tell(capsys, f"{suite.name}, seeded: {len(passed)} of {len(found)} pass")
     assert sorted(set(found) - passed - differs) == [], "these fail without a reason"
     assert sorted(passed & differs) == [], "these pass, and are still said to differ"
+    told, page = f"| {suite.name} | {len(passed)} of {len(found)} |", ROOT / "docs" / "openai.md"
+    assert told in page.read_text(), f"docs/openai.md says otherwise than {told}"
 
 
 @pytest.mark.slow
