@@ -3,11 +3,14 @@
 import asyncio
 import json as plain_json
 import os
+import socket
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from perdure.app import Options
 from perdure.cli.agents import Overrides, load_agent, load_agents
@@ -15,12 +18,14 @@ from perdure.cli.elsewhere import only_here
 from perdure.cli.firing import ref_name
 from perdure.cli.places import Places
 from perdure.cli.screen import Screen
+from perdure.cli.whereabouts import Whereabouts, whereabouts
 from perdure.config import Project, load_project
 from perdure.core.errors import PerdureError
 from perdure.engine.agent import Agent
 from perdure.engine.runtime import Engine
 from perdure.serving.first import first_key
 from perdure.serving.logs import start_logging
+from perdure.serving.names import check_models
 from perdure.serving.server import Plan, Server
 from perdure.serving.web import Web, listen
 from perdure.stores.projects import DEFAULT
@@ -32,7 +37,7 @@ _SHOWN: Final = 8
 class Told:
     """What a server says when it begins. `key` is there once only, when it was just made."""
 
-    url: str
+    where: Whereabouts
     store: str
     agents: Sequence[str]
     models: Mapping[str, str]
@@ -41,17 +46,18 @@ class Told:
 
     def plain(self) -> dict[str, Any]:
         """Return it for programs."""
+        url = self.where.url
         return {
-            "url": self.url,
-            "native": f"{self.url}/api",
-            "docs": f"{self.url}/api/docs",
-            "openai": f"{self.url}/openai/v1",
-            "metrics": f"{self.url}/metrics",
+            "url": url,
+            "native": f"{url}/api",
+            "docs": f"{url}/api/docs",
+            "openai": f"{url}/openai/v1",
+            "metrics": f"{url}/metrics",
             "store": self.store,
             "agents": list(self.agents),
             "models": dict(self.models),
             "key": self.key or None,
-            "notes": list(self.notes),
+            "notes": [*self.where.notes, *self.notes],
             "pid": os.getpid(),
         }
 
@@ -91,27 +97,28 @@ async def _serve(
     project: Project, refs: Sequence[str], host: str, port: int | None, screen: Screen
 ) -> int:
     settings = project.settings.server
-    host = host or settings.host
+    settings = replace(settings, host=host or settings.host)
+    check_models(settings.models)
     agents = [agent for ref in refs for agent in load_agents(ref, project)]
     Places(project).prepare()
-    listener = listen(host, settings.port if port is None else port)
-    url = f"http://{_shown(host)}:{listener.getsockname()[1]}"
+    listener = listen(settings.host, settings.port if port is None else port)
+    where = whereabouts(settings.host, listener.getsockname()[1], socket.gethostname())
     options = Options(
         model_options=project.model_options, environ=project.environ, prices=project.prices,
         bounds=project.bounds, allow_unsandboxed=project.settings.allow_unsandboxed,
     )  # fmt: skip
     try:
-        server = await Server.open(Plan(project.store_url, settings, options, agents, url))
+        server = await Server.open(Plan(project.store_url, settings, options, agents, where.url))
     except BaseException:
         listener.close()
         raise
     try:
-        key = await first_key(server, host) or ""
+        key = await first_key(server, settings.host) or ""
         notes = await _load_scheduled(project, await server.projects.engine(DEFAULT))
         notes.append(server.vault_said)
         names = [agent.name for agent in agents]
         web = Web(server, settings)
-        told = Told(url, project.store_url, names, settings.models, key, notes)
+        told = Told(where, project.store_url, names, settings.models, key, notes)
         await web.run_on(listener, lambda: _tell(screen, told))
     finally:
         listener.close()
@@ -135,20 +142,16 @@ async def _load_scheduled(project: Project, engine: Engine) -> list[str]:
     return troubles
 
 
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def _tell(screen: Screen, told: Told) -> None:
-    plain = told.plain()
+    plain, where = told.plain(), told.where
     if screen.json:
         screen.line(plain_json.dumps(plain))
         return
-    screen.line(f"  {screen.bold(told.url)}    Ctrl-C ends it; what runs is kept")
+    screen.line(f"  {screen.bold(where.url)}    Ctrl-C ends it; what runs is kept")
     screen.line()
     for name, what in (("native API", "native"), ("its description", "docs"), ("OpenAI", "openai")):
         screen.line(f"  {name:<16} {plain[what]}")
-    screen.line(f"  {'probes':<16} {told.url}/healthz  /readyz  /metrics")
+    screen.line(f"  {'probes':<16} {where.url}/healthz  /readyz  /metrics")
     screen.line(f"  {'store':<16} {told.store}")
     screen.line(f"  {'agents':<16} {_listed(told.agents) or 'none'}")
     models = _listed(list(told.models))
@@ -156,8 +159,8 @@ def _tell(screen: Screen, told: Told) -> None:
     screen.line()
     key = told.key or "KEY"
     for name, value in (
-        ("OPENAI_BASE_URL", plain["openai"]), ("OPENAI_API_KEY", key), ("PERDURE_URL", told.url),
-        ("PERDURE_API_KEY", key),
+        ("OPENAI_BASE_URL", plain["openai"]), ("OPENAI_API_KEY", key),
+        ("PERDURE_URL", where.native), ("PERDURE_API_KEY", key),
     ):  # fmt: skip
         screen.line(f"  export {name}={value}")
     screen.line()
@@ -165,7 +168,7 @@ def _tell(screen: Screen, told: Told) -> None:
         screen.line("  This key is an admin's, and shown this once.")
     else:
         screen.line("  KEY: one of yours, or a new one of `perdure admin keys new`.")
-    for note in told.notes:
+    for note in plain["notes"]:
         screen.line(f"  {note}")
 
 
