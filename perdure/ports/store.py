@@ -144,6 +144,14 @@ class Store(Protocol):
         """Give the session up. Never raises `LeaseLost`: what is not owned is released."""
         ...
 
+    def holds(self, claim: Claim) -> bool:
+        """Whether this connection may still write under `claim`, as far as it knows by itself.
+
+        False means that ownership is lost for certain: stop at once what is done in its name. Where
+        the word of a node runs out (see `perdure.stores.postgres`) this is learned between appends.
+        """
+        ...
+
     def append(self, batch: Batch) -> Awaitable[None]:
         """Append; the awaitable ends when the batch is durable (all of it or nothing).
 
@@ -203,6 +211,13 @@ class Store(Protocol):
         """Return at most `limit` sessions whose row has a `wake_at_us` that is not after `now_us`
         and whose name begins with `prefix`, earliest first, those of the same moment by name. 0 is
         no moment.
+        """
+        ...
+
+    async def abandoned(self, limit: int = 100) -> list[str]:
+        """Return at most `limit` sessions that look unfinished and have no live owner: their row
+        says `running`, or letters wait in their inbox. By name. Subagents are none: they are driven
+        where their root is. A store that cannot tell may name some that are owned.
         """
         ...
 
