@@ -43,6 +43,7 @@ class Told:
     models: Mapping[str, str]
     key: str = ""
     notes: Sequence[str] = field(default_factory=list)
+    metrics: bool = True
 
     def plain(self) -> dict[str, Any]:
         """Return it for programs."""
@@ -52,7 +53,7 @@ class Told:
             "native": f"{url}/api",
             "docs": f"{url}/api/docs",
             "openai": f"{url}/openai/v1",
-            "metrics": f"{url}/metrics",
+            "metrics": f"{url}/metrics" if self.metrics else None,
             "store": self.store,
             "agents": list(self.agents),
             "models": dict(self.models),
@@ -118,7 +119,9 @@ async def _serve(
         notes.append(server.vault_said)
         names = [agent.name for agent in agents]
         web = Web(server, settings)
-        told = Told(where, project.store_url, names, settings.models, key, notes)
+        told = Told(
+            where, project.store_url, names, settings.models, key, notes, settings.metrics != "off"
+        )
         await web.run_on(listener, lambda: _tell(screen, told))
     finally:
         listener.close()
@@ -151,7 +154,7 @@ def _tell(screen: Screen, told: Told) -> None:
     screen.line()
     for name, what in (("native API", "native"), ("its description", "docs"), ("OpenAI", "openai")):
         screen.line(f"  {name:<16} {plain[what]}")
-    screen.line(f"  {'probes':<16} {where.url}/healthz  /readyz  /metrics")
+    screen.line(f"  {'probes':<16} {where.url}/healthz  /readyz{'  /metrics' * told.metrics}")
     screen.line(f"  {'store':<16} {told.store}")
     screen.line(f"  {'agents':<16} {_listed(told.agents) or 'none'}")
     models = _listed(list(told.models))

@@ -34,7 +34,8 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `stream_buffer` is how many events wait for a slow reader before it reads them from the store;
     one that takes nothing for `stall_s` is cut off. `drain_s` is how long what runs may go on when
     the server is told to end. `log` is `json`, `text`, or "" for what suits the terminal; `traces`
-    sends spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.
+    sends spans to where OTEL_EXPORTER_OTLP_ENDPOINT says. `metrics`: `key` asks for one of any
+    role; `loopback` does not of this machine, where only this machine can ask; `off`.
 
     `environment` is the kind of sandbox that API sessions get. `vault_key_file` and
     `vault_key_command` say where the keys of the vault come from. `private_hosts` are globs over
@@ -56,6 +57,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: float = 20.0
     log: str = ""
     traces: bool = False
+    metrics: Literal["loopback", "key", "off"] = "loopback"
     oidc: OidcSettings | None = None
     environment: str = "bubblewrap"
     vault_key_file: str = ""

@@ -2,27 +2,30 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from perdure.core.errors import PerdureError
 from perdure.doors.http import token_of
 from perdure.doors.metrics import CONTENT_TYPE, Metrics
+from perdure.doors.native.table import problem
 from perdure.doors.principals import Principal
 from perdure.doors.projects import Projects
 from perdure.doors.settings import ServerSettings
-from perdure.doors.watching import Watch
+from perdure.doors.watching import ERROR, Watch
 from perdure.engine.kit import Kit
 from perdure.engine.runtime import Engine
 from perdure.ports.clock import Clock
+from perdure.serving.loopback import is_loopback
 from perdure.serving.observing import Observer
 from perdure.serving.tracing import RequestSpans, Tracing, exporting
 
 _LOCAL: Final = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-_PASSED_ON: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_PASSED_ON: Final = ("forwarded", "x-forwarded", "x-real-ip", "via")  # how such headers begin
 
 Identify = Callable[[str], Awaitable[Principal]]
 
@@ -37,6 +40,7 @@ class Eyes:
         if tracing is None and settings.traces:
             tracing = exporting()
         self._tracing = tracing
+        self._settings = settings
         spans = RequestSpans(tracing) if tracing is not None else None
         self._watch = Watch(clock, self.metrics, settings.stall_s, spans)
 
@@ -60,18 +64,20 @@ class Eyes:
         )  # fmt: skip
         gauge("perdure_projects_open", "Projects open.", lambda: len(projects.open_ones))
 
-    def routes(self, identify: Identify) -> list[BaseRoute]:
-        """Return the page of the metrics: for admins, and for whoever asks on this machine."""
+    def routes(self, identify: Identify, request_id: Callable[[], str]) -> list[BaseRoute]:
+        """Return the page of the metrics, to whom `metrics` of the settings says."""
+        if self._settings.metrics == "off":
+            return []
+        # Where others can connect, so can a proxy of theirs that looks like this machine.
+        alone = self._settings.metrics == "loopback" and is_loopback(self._settings.host)
 
         async def metrics(request: Request) -> Response:
-            if not _is_local(request):
+            if not (alone and _is_local(request)):
                 try:
-                    allowed = (await identify(token_of(request.headers))).may("admin")
-                except PerdureError:
-                    allowed = False
-                if not allowed:
-                    said = {"code": "E-ROLE", "message": "Metrics need an admin key."}
-                    return JSONResponse({"error": said}, 403)
+                    await identify(token_of(request.headers))
+                except PerdureError as error:
+                    request.scope[ERROR] = error.code
+                    return problem(error, request_id())
             return PlainTextResponse(self.metrics.text(), media_type=CONTENT_TYPE)
 
         return [Route("/metrics", metrics)]
@@ -100,6 +106,13 @@ class Watched(Engine):
 
 
 def _is_local(request: Request) -> bool:
-    """Whether a process on this machine asks for itself, and no proxy for somebody else."""
+    """Whether a process on this machine asks for itself, and no proxy for somebody else. A proxy
+    that says nothing of itself, and calls us by our address, cannot be told from one that does.
+    """
     host = request.client.host if request.client is not None else ""
-    return host in _LOCAL and not any(name in request.headers for name in _PASSED_ON)
+    try:
+        called = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return False
+    passed_on = any(name.lower().startswith(_PASSED_ON) for name in request.headers)
+    return host in _LOCAL and is_loopback(called) and not passed_on

@@ -170,7 +170,7 @@ class Server:
 
     def _application(self) -> ASGIApp:
         pages = manual_routes(self.services.about["version"])
-        pages += self.eyes.routes(self.identify)
+        pages += self.eyes.routes(self.identify, self.services.request_id)
         sockets = socket_routes(PREFIX, self.services, self.identify)
         extra = [*pages, *sockets]
         made = application(self.services, self.faces, self.identify, self.ready, extra=extra)

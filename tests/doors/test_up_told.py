@@ -58,6 +58,16 @@ async def test_all_addresses_are_no_address_to_export(inn: Path, host: str, here
         assert "TLS" in " ".join(server.said["notes"])
 
 
+async def test_metrics_that_are_off_are_not_told(inn: Path) -> None:
+    async with running(inn) as server:
+        assert server.said["metrics"] == f"{server.said['url']}/metrics"
+    (inn / "perdure.toml").write_text(f'[server]\nmetrics = "off"\n{CONFIG}')
+    async with running(inn) as server:
+        assert server.said["metrics"] is None
+    (inn / "perdure.toml").write_text('[server]\nmetrics = "on"\n')
+    assert "E-CONFIG" in await refused(await launched(inn))
+
+
 def test_an_address_that_others_reach() -> None:
     found = whereabouts("192.0.2.7", 8700, "buildbox")
     assert found.url == "http://192.0.2.7:8700"

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import pytest
@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from perdure.core.events import StateSet
 from perdure.doors.metrics import Histogram, Metrics
+from perdure.doors.principals import Role
 from perdure.doors.settings import ServerSettings
 from perdure.engine.agent import Agent
 from perdure.models.scripted import Call
@@ -77,17 +78,47 @@ async def test_what_is_counted() -> None:
     assert "secret garden" not in text and "hidden" not in text
 
 
-async def test_metrics_are_for_admins_and_this_machine() -> None:
-    async with up({"talk": TALK}) as server:
-        viewer, admin = await server.key(role="viewer"), await server.key(role="admin")
-        for key, header, status in (
-            (viewer, {}, 200),
-            (viewer, {"x-forwarded-for": "203.0.113.9"}, 403),
-            ("none", {"forwarded": "for=203.0.113.9"}, 403),
-            (admin, {"x-forwarded-for": "203.0.113.9"}, 200),
-        ):
-            async with browser(server, key, **header) as client:
-                assert (await client.get("/metrics")).status_code == status
+PASSED_ON = {"x-forwarded-for": "203.0.113.9"}
+
+
+async def asked(settings: ServerSettings, role: Role | None, **headers: str) -> tuple[int, str]:
+    """Ask for the metrics; return the status and the error's code."""
+    async with up({"talk": TALK}, settings=settings) as server:
+        key = await server.key(role=role) if role else "none"
+        async with browser(server, key, **headers) as client:
+            answer = await client.get("/metrics")
+    if answer.status_code == 200:
+        assert "perdure_requests_open 1" in answer.text
+        return 200, ""
+    error = answer.json()["error"]
+    assert set(error) == {"code", "message", "hint", "retryable"} and error["hint"]
+    return answer.status_code, error["code"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "host", "headers", "open_"),
+    [
+        ("loopback", "127.0.0.1", {}, True),
+        ("loopback", "127.0.0.1", PASSED_ON, False),
+        ("loopback", "127.0.0.1", {"forwarded": "for=203.0.113.9"}, False),
+        # A proxy that says nothing of itself, and a browser that was led here by a name.
+        ("loopback", "127.0.0.1", {"host": "perdure.example.org"}, False),
+        ("loopback", "127.0.0.1", {"host": "[::1"}, False),
+        ("loopback", "0.0.0.0", {}, False),
+        ("key", "127.0.0.1", {}, False),
+    ],
+)
+async def test_metrics_are_for_keys_and_for_a_machine_that_serves_only_itself(
+    metrics: Literal["loopback", "key"], host: str, headers: dict[str, str], open_: bool
+) -> None:
+    settings = ServerSettings(metrics=metrics, host=host)
+    refused = (200, "") if open_ else (401, "E-AUTH")
+    assert await asked(settings, None, **headers) == refused
+    assert await asked(settings, "viewer", **headers) == (200, "")
+
+
+async def test_metrics_can_be_off() -> None:
+    assert await asked(ServerSettings(metrics="off"), "admin") == (404, "E-ROUTE")
 
 
 def test_a_histogram_counts_up_and_series_are_bounded() -> None:
