@@ -19,7 +19,7 @@ from perdure.stores.sqlite.nodes import Node, sweep
 from perdure.stores.sqlite.statements import Statements
 
 APPLICATION_ID: Final = 0x50455244  # "PERD"; the file command and other tools can show it
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 _BUSY_S: Final = 10.0
 _RETRY_S: Final = 0.0005
 _CACHE_KIB: Final = 16 * 1024
@@ -201,7 +201,7 @@ def _migrate(connection: apsw.Connection, path: Path, sql: Statements) -> None:
             f"{path} was made by an older perdure, and one has it open. Nothing was changed.",
             "End the older one first: fuser shows which process has the file open.",
         )
-    steps = {2: sql.migrate_2, 3: sql.migrate_3, 4: sql.migrate_4}
+    steps = {2: sql.migrate_2, 3: sql.migrate_3, 4: sql.migrate_4, 5: sql.migrate_5}
     connection.execute(sql.begin)
     try:
         for version in range(connection.pragma("user_version") + 1, SCHEMA + 1):

@@ -88,6 +88,19 @@ class Reader:
         rows = self._connection.execute(self._sql.read_due, (now_us, limit, *_range(prefix)))
         return [row[0] for row in rows]
 
+    def abandoned(self, limit: int, is_dead: Callable[[str], bool]) -> list[str]:
+        """See `Store.abandoned`. `is_dead` says so of a node; its own is alive."""
+        dead: dict[str, bool] = {}  # each is asked about once: that costs a system call
+        found: list[str] = []
+        for name, owner, row in self._connection.execute(self._sql.read_unfinished).fetchall():
+            if owner is not None and owner not in dead:
+                dead[owner] = is_dead(owner)
+            if (owner is None or dead[owner]) and not _row(name, 0, row).parent:
+                found.append(name)
+            if len(found) >= limit:
+                break
+        return found
+
     def state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""
         rows = self._connection.execute(self._sql.read_state, (_name(session),))

@@ -11,6 +11,7 @@ class Statements(NamedTuple):
     migrate_2: str
     migrate_3: str
     migrate_4: str
+    migrate_5: str
     begin: str
     commit: str
     rollback: str
@@ -52,6 +53,7 @@ class Statements(NamedTuple):
     read_sessions: str
     read_session: str
     read_due: str
+    read_unfinished: str
     read_state: str
     read_heads: str
     read_docs: str

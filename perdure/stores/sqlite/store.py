@@ -11,7 +11,7 @@ from perdure.core.errors import PerdureError
 from perdure.core.journal import Record
 from perdure.ports.blobs import Blobs
 from perdure.ports.store import Batch, Claim, Doc, ErrorRow, Letter, SessionRow
-from perdure.stores import refusals
+from perdure.stores import refusals, writes
 from perdure.stores.blobs import DirectoryBlobs
 from perdure.stores.faults import Faults
 from perdure.stores.frozen import frozen
@@ -64,7 +64,7 @@ class SqliteStore:
         self._writer = Writer(Tables(path, opened.writer, sql, opened.node), faults)
         reader = Reader(path, opened.reader, sql)
         checkpointer = Checkpointer(opened.checkpointer)
-        self._writes: Lane[jobs.Write] = offload.lane(
+        self._writes: Lane[writes.Write] = offload.lane(
             "perdure-store-writes", self._writer.work, self._writer.end
         )
         self._make_read = Read
@@ -122,20 +122,24 @@ class SqliteStore:
 
     async def claim(self, session: str) -> Claim:
         """See `Store.claim`."""
-        claim: Claim = await self._write(lambda: jobs.MakeClaim(session))
+        claim: Claim = await self._write(lambda: writes.MakeClaim(session))
         return claim
 
     async def release(self, claim: Claim) -> None:
         """See `Store.release`."""
-        await self._write(lambda: jobs.Release(claim))
+        await self._write(lambda: writes.Release(claim))
+
+    def holds(self, claim: Claim) -> bool:
+        """See `Store.holds`: ownership is a lock, which nobody takes from a living process."""
+        return not self._closed
 
     def append(self, batch: Batch) -> asyncio.Future[None]:
         """See `Store.append`."""
-        return self._write(lambda: jobs.Append(frozen(batch)))
+        return self._write(lambda: writes.Append(frozen(batch)))
 
     async def fork(self, source: str, at: int, session: str) -> None:
         """See `Store.fork`."""
-        await self._write(lambda: jobs.Fork(source, at, session))
+        await self._write(lambda: writes.Fork(source, at, session))
 
     async def read(self, session: str, after: int = 0, limit: int = 1000) -> list[Record]:
         """See `Store.read`."""
@@ -143,7 +147,7 @@ class SqliteStore:
 
     async def post(self, session: str, key: str, body: bytes) -> bool:
         """See `Store.post`."""
-        return bool(await self._write(lambda: jobs.Post(session, key, bytes(body))))
+        return bool(await self._write(lambda: writes.Post(session, key, bytes(body))))
 
     async def inbox(self, session: str) -> list[Letter]:
         """See `Store.inbox`."""
@@ -165,17 +169,21 @@ class SqliteStore:
         """See `Store.due`."""
         return await self._read(lambda reader: reader.due(now_us, limit, prefix))
 
+    async def abandoned(self, limit: int = 100) -> list[str]:
+        """See `Store.abandoned`."""
+        return await self._read(lambda reader: reader.abandoned(limit, self._node.is_dead))
+
     async def errors(self, prefix: str = "") -> list[ErrorRow]:
         """See `Store.errors`."""
         return await self._read(lambda reader: reader.errors(prefix))
 
     async def delete_session(self, session: str) -> None:
         """See `Store.delete_session`."""
-        await self._write(lambda: jobs.DeleteSession(session))
+        await self._write(lambda: writes.DeleteSession(session))
 
     async def save_state(self, session: str, seq: int, data: bytes) -> None:
         """See `Store.save_state`."""
-        await self._write(lambda: jobs.SaveState(session, seq, bytes(data)))
+        await self._write(lambda: writes.SaveState(session, seq, bytes(data)))
 
     async def load_state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""
@@ -183,7 +191,7 @@ class SqliteStore:
 
     async def put_doc(self, kind: str, name: str, data: bytes, *, expect: int | None = None) -> int:
         """See `Store.put_doc`."""
-        version: int = await self._write(lambda: jobs.PutDoc(kind, name, bytes(data), expect))
+        version: int = await self._write(lambda: writes.PutDoc(kind, name, bytes(data), expect))
         return version
 
     async def docs(
@@ -198,7 +206,7 @@ class SqliteStore:
 
     async def delete_doc(self, kind: str, name: str) -> None:
         """See `Store.delete_doc`."""
-        await self._write(lambda: jobs.DeleteDoc(kind, name))
+        await self._write(lambda: writes.DeleteDoc(kind, name))
 
     async def changed(self, timeout_s: float) -> bool:
         """See `Store.changed`."""
@@ -226,7 +234,7 @@ class SqliteStore:
         self._closed = True
         if self._checkpoint is not None:
             await asyncio.wait([self._checkpoint])
-        last = jobs.ReleaseAll()
+        last = writes.ReleaseAll()
         self._writes.put(last)
         with suppress(PerdureError):  # no room even for that: then the next owner sees a death
             await last.future
@@ -246,7 +254,7 @@ class SqliteStore:
             lane.abandon()
         self._node.drop()
 
-    def _write(self, job: Callable[[], jobs.Write]) -> asyncio.Future[Any]:
+    def _write(self, job: Callable[[], writes.Write]) -> asyncio.Future[Any]:
         if self._closed:
             return _refused()
         made = job()

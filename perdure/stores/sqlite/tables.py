@@ -93,6 +93,10 @@ class Tables:
         row = self.connection.execute(self.sql.find_session, (session,)).fetchone()
         return Session(*row) if row else None
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a session of that name."""
+        return self.find(name) is not None
+
     def claim(self, name: str) -> Claim:
         """See `Store.claim`."""
         if not refusals.is_name(name):
@@ -250,6 +254,7 @@ class Tables:
             encode(row) if row else None,
             row.updated_at_us if row else None,
             row.wake_at_us if row else None,
+            row.status == "running" and not row.parent if row else None,
         )
         # fetchall: a statement that is not read to its end has not changed anything yet.
         moved = self.connection.execute(self.sql.advance, values).fetchall()

@@ -6,8 +6,9 @@ from perdure.core.errors import PerdureError
 from perdure.ports.store import Batch
 from perdure.stores.faults import Faults
 from perdure.stores.sqlite import failures
-from perdure.stores.sqlite.jobs import Append, Aside, Write
+from perdure.stores.sqlite.jobs import Aside
 from perdure.stores.sqlite.tables import Tables
+from perdure.stores.writes import Append, Write
 
 
 class Writer:
@@ -36,7 +37,7 @@ class Writer:
 
     def _do_aside(self, job: Aside) -> None:
         try:
-            job.outcome = job.run(self._tables)
+            job.outcome = job.ask(self._tables)
         except apsw.Error as error:
             job.error = self._translated(error)
 
