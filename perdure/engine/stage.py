@@ -354,6 +354,10 @@ class NoStore:
         """See `Blobs.get`."""
         raise Unavailable("E-STORE-CLOSED", "A replay has no store.")
 
+    def holds(self, claim: object) -> bool:
+        """See `Store.holds`: a replay loses nothing."""
+        return True
+
 
 def no_store() -> Store:
     """Return what a replay has for a store."""

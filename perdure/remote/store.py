@@ -83,6 +83,10 @@ class RemoteStore:
     async def release(self, claim: Claim) -> None:
         """See `Store.release`."""
 
+    def holds(self, claim: Claim) -> bool:
+        """See `Store.holds`: nothing is held from here."""
+        return False
+
     def append(self, batch: Batch) -> Awaitable[None]:
         """See `Store.append`: refused."""
         _refuse()
@@ -134,6 +138,10 @@ class RemoteStore:
 
     async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         """See `Store.due`: what is due is the server's business."""
+        return []
+
+    async def abandoned(self, limit: int = 100) -> list[str]:
+        """See `Store.abandoned`: what nobody works on is the server's business."""
         return []
 
     async def errors(self, prefix: str = "") -> list[ErrorRow]:

@@ -104,6 +104,13 @@ class MemoryStore:
         """See `Store.release`."""
         await self._write(lambda: self._release(claim))
 
+    def holds(self, claim: Claim) -> bool:
+        """See `Store.holds`."""
+        journal = self._disk.journals.get(claim.session)
+        if journal is None or not self._process.alive:
+            return False
+        return (journal.owner, journal.epoch) == (self._process, claim.epoch)
+
     def append(self, batch: Batch) -> asyncio.Future[None]:
         """See `Store.append`."""
         kept = frozen(batch)
@@ -173,6 +180,11 @@ class MemoryStore:
         rows = [each.row for each in journals if each.row is not None]
         found = sorted((r.wake_at_us, r.id) for r in rows if 0 < r.wake_at_us <= now_us)
         return [name for _, name in found[:limit]]
+
+    async def abandoned(self, limit: int = 100) -> list[str]:
+        """See `Store.abandoned`."""
+        journals = [(name, self._disk.journals[name]) for name in self._names("")]
+        return sorted(name for name, journal in journals if journal.is_abandoned)[:limit]
 
     async def errors(self, prefix: str = "") -> list[ErrorRow]:
         """See `Store.errors`."""

@@ -81,6 +81,14 @@ class Journal:
         """Return the part in which the event of that number lies."""
         return next((p for p in self.past() if p.after < seq <= p.until), None)
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether there is work in it that no living process has taken on."""
+        if (self.owner is not None and self.owner.alive) or (self.row and self.row.parent):
+            return False
+        running = self.row is not None and self.row.status == "running"
+        return running or any(letter.body is not None for letter in self.letters.values())
+
     def count(self, error: ErrorRow) -> None:
         """Enter an error into the index."""
         before = self.errors.get(error.fingerprint)

@@ -120,6 +120,10 @@ class ProjectStore:
         """See `Store.release`."""
         await self._base.release(claim._replace(session=self._at(claim.session)))
 
+    def holds(self, claim: Claim) -> bool:
+        """See `Store.holds`."""
+        return self._base.holds(claim._replace(session=self._at(claim.session)))
+
     def append(self, batch: Batch) -> Awaitable[None]:
         """See `Store.append`."""
         row = None if batch.row is None else self._row_in(batch.row)
@@ -167,6 +171,16 @@ class ProjectStore:
             if len(found) >= limit or len(rows) < most:
                 return found[:limit]
             most *= 4  # the default project meets what is due in others, and looks behind it
+
+    async def abandoned(self, limit: int = 100) -> list[str]:
+        """See `Store.abandoned`."""
+        most = limit
+        while True:
+            names = await self._base.abandoned(most)
+            found = self._bared(names)
+            if len(found) >= limit or len(names) < most:
+                return found[:limit]
+            most *= 4  # as in `due`
 
     async def sessions(self, prefix: str = "") -> list[SessionRow]:
         """See `Store.sessions`."""

@@ -8,6 +8,7 @@ from perdure.stores.projects import ProjectStore
 NAMED: Final = (
     "claim",
     "release",
+    "holds",
     "append",
     "fork",
     "delete_session",
@@ -16,6 +17,7 @@ NAMED: Final = (
     "inbox",
     "mailboxes",
     "due",
+    "abandoned",
     "sessions",
     "session",
     "errors",

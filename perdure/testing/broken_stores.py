@@ -231,6 +231,39 @@ class WakesEarly(MemoryStore):
         return await super().due(now_us + 1_000_000, limit, prefix)
 
 
+class HoldsWhatItLost(MemoryStore):
+    """Never learns that it has ended itself."""
+
+    def holds(self, claim: Claim) -> bool:
+        return True
+
+
+class AbandonsTheLiving(MemoryStore):
+    """Calls every session abandoned that is being worked on."""
+
+    async def abandoned(self, limit: int = 100) -> list[str]:
+        running = [row.id for row in await self.sessions() if row.status == "running"]
+        return sorted({*running, *await self.mailboxes()})[:limit]
+
+
+class AbandonsOnlyTheRunning(MemoryStore):
+    """Does not look into inboxes."""
+
+    async def abandoned(self, limit: int = 100) -> list[str]:
+        rows = [await self.session(name) for name in await super().abandoned(1 << 30)]
+        return [row.id for row in rows if row and row.status == "running"][:limit]
+
+
+class AbandonsSubagents(MemoryStore):
+    """Takes a subagent for a session of its own."""
+
+    async def abandoned(self, limit: int = 100) -> list[str]:
+        owners = {name: each.owner for name, each in self._disk.journals.items()}
+        left = [row for row in await self.sessions() if row.parent and row.status == "running"]
+        free = [row.id for row in left if not (owner := owners[row.id]) or not owner.alive]
+        return sorted([*await super().abandoned(limit), *free])[:limit]
+
+
 class DeletesOnlyTheRow(MemoryStore):
     """Takes a deleted session off the lists and keeps the rest."""
 
@@ -298,6 +331,10 @@ BROKEN: Final[Mapping[str, type[MemoryStore]]] = {
         NeverWakes,
         ForgetsWakes,
         WakesEarly,
+        HoldsWhatItLost,
+        AbandonsTheLiving,
+        AbandonsOnlyTheRunning,
+        AbandonsSubagents,
         DeletesOnlyTheRow,
         DeletesThePastOfForks,
         DeletesUnderOwners,

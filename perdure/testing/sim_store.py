@@ -51,6 +51,10 @@ class StoreProxy:
         """See `Store.release`."""
         await self._inner.release(claim)
 
+    def holds(self, claim: Claim) -> bool:
+        """See `Store.holds`."""
+        return self._inner.holds(claim)
+
     def append(self, batch: Batch) -> Awaitable[None]:
         """See `Store.append`."""
         return self._inner.append(batch)
@@ -70,6 +74,10 @@ class StoreProxy:
     async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         """See `Store.due`."""
         return await self._inner.due(now_us, limit, prefix)
+
+    async def abandoned(self, limit: int = 100) -> list[str]:
+        """See `Store.abandoned`."""
+        return await self._inner.abandoned(limit)
 
     async def errors(self, prefix: str = "") -> list[ErrorRow]:
         """See `Store.errors`."""

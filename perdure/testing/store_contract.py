@@ -8,6 +8,7 @@
 The tests know the port and nothing else; pytest-asyncio runs them.
 """
 
+from perdure.testing.store_contract_abandoned import AbandonedContract
 from perdure.testing.store_contract_delete import DeleteContract
 from perdure.testing.store_contract_docs import DocsContract
 from perdure.testing.store_contract_errors import ErrorsContract
@@ -29,5 +30,6 @@ class StoreContract(
     ErrorsContract,
     DeleteContract,
     PrefixContract,
+    AbandonedContract,
 ):
     """All of it."""

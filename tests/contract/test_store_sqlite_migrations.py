@@ -6,9 +6,11 @@ import apsw
 import pytest
 
 from perdure.core.agent import AgentSpec
+from perdure.core.codec import encode
 from perdure.core.errors import Unavailable
 from perdure.core.events import Event, NoteRecorded, Payload, SessionCreated
 from perdure.core.journal import GENESIS, write
+from perdure.ports.store import SessionRow
 from perdure.stores.sqlite import SqliteStore, connect, statements
 from perdure.stores.sqlite.nodes import Node
 from perdure.stores.verify import verify
@@ -121,6 +123,34 @@ async def test_what_is_due_is_found_without_looking_at_all_sessions(path: Path) 
     plan = [row[3] for row in other.execute(query, (5, 10, "p\x1f", "p "))]
     assert len(plan) == 1 and "sessions_due" in plan[0], plan
     other.close()
+
+
+async def test_what_is_unfinished_is_found_without_looking_at_all_sessions(path: Path) -> None:
+    await (await SqliteStore.open(path)).close()
+    other = apsw.Connection(str(path))
+    query = "EXPLAIN QUERY PLAN " + statements.load().read_unfinished
+    plan = [row[3] for row in other.execute(query)]
+    assert any("sessions_running" in step for step in plan), plan
+    assert any("inbox_waiting" in step for step in plan), plan
+    assert not [step for step in plan if step == "SCAN sessions"], plan
+    other.close()
+
+
+async def test_what_an_older_version_left_running_is_known_afterwards(path: Path) -> None:
+    make_version(4, path)
+    connection = apsw.Connection(str(path))
+    rows = [
+        SessionRow(id="ses_run", status="running", title='"parent":"no"'),
+        SessionRow(id="ses_sub", status="running", parent="ses_run"),
+        SessionRow(id="ses_said", status="idle", title='"status":"running"'),
+    ]
+    for row in rows:
+        values = (row.id, GENESIS, encode(row))
+        connection.execute("INSERT INTO sessions (name, hash, row) VALUES (?, ?, ?)", values)
+    connection.close()
+    store = await SqliteStore.open(path)
+    assert await store.abandoned() == ["ses_run"]
+    await store.close()
 
 
 async def test_an_older_process_must_end_first(path: Path) -> None:

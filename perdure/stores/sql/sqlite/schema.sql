@@ -1,4 +1,4 @@
--- Version 4. A rowid table keeps events in the order they were appended, which is what a log is
+-- Version 5. A rowid table keeps events in the order they were appended, which is what a log is
 -- written and read in; session names are long, so rows carry a small number instead.
 CREATE TABLE sessions (
     id INTEGER PRIMARY KEY,
@@ -11,10 +11,12 @@ CREATE TABLE sessions (
     updated_us INTEGER NOT NULL DEFAULT 0,
     origin INTEGER,                        -- a fork: the session in which event `base` lies
     base INTEGER NOT NULL DEFAULT 0,       -- a fork's own events come after this one
-    wake_us INTEGER NOT NULL DEFAULT 0     -- when something is due in it by itself; 0: never
+    wake_us INTEGER NOT NULL DEFAULT 0,    -- when something is due in it by itself; 0: never
+    running INTEGER NOT NULL DEFAULT 0     -- 1: its row says so, and it is no subagent
 ) STRICT;
 
 CREATE INDEX sessions_due ON sessions (wake_us, name) WHERE wake_us > 0;
+CREATE INDEX sessions_running ON sessions (name) WHERE running = 1;
 CREATE INDEX sessions_forks ON sessions (origin, base) WHERE origin IS NOT NULL;
 
 CREATE TABLE events (
