@@ -213,6 +213,8 @@ def _announce(screen: Screen, group: ErrorGroup, plans: list[Planned], wish: Wis
     for plan in plans[:SHOWN]:
         sign = screen.style("↻", "cyan") if plan.go else screen.dim("–")
         text = f"{one_line(plan.session)}   {one_line(plan.will)}"
+        if not plan.go and any(call.verdict == "decide" for call in plan.calls):
+            text += f"   perdure resume {one_line(plan.session)}"
         screen.line(f"  {sign} {clip(text, screen.width - 4)}")
         for call in plan.calls:
             what = one_line(

@@ -166,6 +166,8 @@ def again(call: CallState, unsafe: Mapping[str, e.ToolFinished | None], state: S
         verdict, why = "ask", "the permissions decide it anew"
     elif call.phase in (Phase.REFUSED, Phase.RESOLVED):
         verdict, why = "told", "it was decided on"
+    elif call.phase is Phase.UNKNOWN and call.failures:
+        verdict, why = "decide", "it failed, and a person decides what becomes of it"
     elif call.phase is Phase.UNKNOWN or (
         call.effect is Effect.ONCE and call.attempt > 0 and call.phase is Phase.READY
     ):

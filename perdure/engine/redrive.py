@@ -18,8 +18,9 @@ from perdure.core.evolve import evolve
 from perdure.core.inbox import Say, Update
 from perdure.core.state import Phase, State
 from perdure.core.step import next_step
+from perdure.core.timeline import effective
 from perdure.engine.branching import Again, again
-from perdure.engine.errors import info_of, unknown_outcome
+from perdure.engine.errors import info_of, rows_of, unknown_outcome
 from perdure.engine.journal import events_of, load
 from perdure.engine.session import Host, Session
 from perdure.ports.store import ErrorRow, SessionRow, Store
@@ -197,17 +198,30 @@ async def _standing(store: Store, session: SessionRow | None) -> set[str]:
             return set()  # a subagent's turn is over: its error was answered to its parent
         return {session.fingerprint}
     if session.status == "waiting":
-        return await _unknown_calls(store, session.id)
+        return await _left_to_people(store, session.id)
     return set()
 
 
-async def _unknown_calls(store: Store, session: str) -> set[str]:
+async def _left_to_people(store: Store, session: str) -> set[str]:
+    """Return the causes for which calls wait for a person: of unknown outcome, or failed."""
     try:
         state, _, _ = await load(store, session)
+        open_ = [call for call in state.open_calls if call.phase is Phase.UNKNOWN]
+        failed = {call.call.id for call in open_ if call.failures}
+        causes = await _held(store, session, failed) if failed else set()
     except PerdureError:
         return set()
-    lost = [call for call in state.open_calls if call.phase is Phase.UNKNOWN and not call.failures]
-    return {unknown_outcome(call.call.tool) for call in lost}
+    return causes | {unknown_outcome(call.call.tool) for call in open_ if not call.failures}
+
+
+async def _held(store: Store, session: str, calls: Collection[str]) -> set[str]:
+    """Return why these calls were last held, each after an attempt that failed."""
+    last: dict[str, set[str]] = {}
+    for event in effective([event async for event, _ in events_of(store, session)]):
+        match event.payload:
+            case e.ToolFinished(call_id=call, status="held") if call in calls:
+                last[call] = {row.fingerprint for row in rows_of(session, [event])}
+    return set().union(*last.values())
 
 
 def _group(rows: Sequence[ErrorRow], standing: Mapping[str, set[str]]) -> ErrorGroup:

@@ -58,8 +58,8 @@ class ErrorRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error in the index over all sessions: what happened last, and how often in a session.
 
     `subject` is the tool or model, `origin` the user's file and line. `seq` and `turn` are those
-    of the last occurrence; `stopped` says that it ended a turn, parked the session, or left the
-    outcome of a call unknown.
+    of the last occurrence; `stopped` says that it ended a turn, parked the session, or left a call
+    to a person: its outcome unknown, or failed with `on_error="ask"`.
     """
 
     fingerprint: str

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from perdure.core.errors import InvalidRequest, NotFound
-from perdure.core.events import InputAccepted
+from perdure.core.errors import InvalidRequest, NotFound, error_info
+from perdure.core.events import Event, InputAccepted
 from perdure.core.inbox import Decide
+from perdure.engine.agent import Agent
 from perdure.engine.redrive import (
     ErrorGroup,
     Redriven,
@@ -19,7 +20,9 @@ from perdure.engine.redrive import (
 )
 from perdure.engine.runtime import Engine
 from perdure.models.scripted import Call, Failure, Reply, Script
+from perdure.ports.tool import ToolFailed
 from perdure.stores.memory import MemoryDisk, MemoryStore
+from perdure.tools.python import tool
 from tests.engine.stands import World, running
 from tests.environments.doubles import process
 
@@ -165,6 +168,54 @@ async def test_an_unknown_outcome_waits_for_a_decision() -> None:
         async for _ in session.watch():
             pass
         assert (await only_group(engine)).waiting == 0
+
+
+async def test_a_held_call_waits_for_a_decision() -> None:
+    """It failed for certain, and its tool leaves it to a person: that is the cause it waits for."""
+    world, offices = World(), []
+
+    @tool(effect="read", on_error="ask")
+    def ask_office(thing: str) -> str:
+        """Ask an office."""
+        offices.append(thing)
+        if "office" in world.broken:
+            raise ToolFailed(error_info(f"E-{thing.upper()}", "tool", "closed", subject="office"))
+        return "open"
+
+    calls = (Call("ask_office", {"thing": "door"}), Call("ask_office", {"thing": "roof"}))
+    script = Script((Reply(call=calls), Reply(text="done")))
+    world.broken = {"office"}
+    async with running(MemoryStore(MemoryDisk()), script) as (engine, _):
+        clerk = Agent("clerk", "scripted:x", tools=[ask_office])
+        session = await engine.session("ses_1", clerk)
+        state = await session.send("ask them")
+        assert (await engine.sessions())[0].status == "waiting"
+        groups = await grouped(engine.kit.store)
+        assert [(g.subject, g.waiting, g.count) for g in groups] == [("office", 1, 1)] * 2
+        for group in groups:
+            (plan,) = await plan_redrive(engine.kit.store, group.fingerprint)
+            assert (plan.go, plan.will) == (False, "a person owes it a decision")
+            assert {(c.verdict, c.why) for c in plan.calls} == {
+                ("decide", "it failed, and a person decides what becomes of it")
+            }
+            (done,) = await all_of(redrive(engine, group.fingerprint, rate_per_s=1000))
+            assert done.outcome == "skipped" and len(offices) == 2, "nothing ran again"
+        world.broken = set()
+        door = next(a for a in state.actions.values() if "E-DOOR" in a.question)
+        await session.decide(Decide(door.id, "rerun", by="ann"))
+        async for event in session.watch():
+            if isinstance(event, Event) and getattr(event.payload, "status", "") == "ok":
+                break
+        # What was decided on waits no more, though its error is the newest that stopped it.
+        left = {g.waiting: g.fingerprint for g in await grouped(engine.kit.store)}
+        assert set(left) == {0, 1}
+        (found,) = await occurrences(engine.kit.store, left[1])
+        assert found.waits and found.row.code == "E-ROOF"
+        (other,) = (await session.state()).actions
+        await session.decide(Decide(other, "failed", by="ann"))
+        async for _ in session.watch():
+            pass
+        assert not any(g.waiting for g in await grouped(engine.kit.store))
 
 
 async def test_a_parked_session_goes_on_with_its_calls(tmp_path: Path) -> None:
