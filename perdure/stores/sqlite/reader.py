@@ -92,7 +92,9 @@ class Reader:
         """See `Store.abandoned`. `is_dead` says so of a node; its own is alive."""
         dead: dict[str, bool] = {}  # each is asked about once: that costs a system call
         found: list[str] = []
-        for name, owner, row in self._connection.execute(self._sql.read_unfinished).fetchall():
+        rows = self._connection.execute(self._sql.read_unfinished)
+        unfinished: list[tuple[str, str | None, bytes | None]] = list(rows)
+        for name, owner, row in unfinished:
             if owner is not None and owner not in dead:
                 dead[owner] = is_dead(owner)
             if (owner is None or dead[owner]) and not _row(name, 0, row).parent:
