@@ -1,4 +1,4 @@
-"""What holds for every test: a skipped sandbox test is a failure where a sandbox is required."""
+"""What holds for every test: where a sandbox or a database is required, a skip is a failure."""
 
 import os
 from collections.abc import Generator
@@ -16,10 +16,13 @@ settings.load_profile("perdure")
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn the skip of a `sandbox` test into a failure under PERDURE_REQUIRE_SANDBOX=1."""
+    """Turn the skip of a `sandbox` test into a failure under PERDURE_REQUIRE_SANDBOX=1, and that of
+    a `postgres` test under PERDURE_REQUIRE_POSTGRES=1.
+    """
     report = yield
-    required = os.environ.get("PERDURE_REQUIRE_SANDBOX") == "1"
-    if report.skipped and required and item.get_closest_marker("sandbox"):
-        report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} needs the sandbox and was skipped: {report.longrepr}"
+    for need in ("sandbox", "postgres"):
+        required = os.environ.get(f"PERDURE_REQUIRE_{need.upper()}") == "1"
+        if report.skipped and required and item.get_closest_marker(need):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} needs {need} and was skipped: {report.longrepr}"
     return report

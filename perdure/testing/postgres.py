@@ -91,6 +91,13 @@ class PostgresServer:
         """What it says."""
         return self.root / "log"
 
+    @property
+    def address(self) -> str:
+        """Where it listens: a socket's path, or `host:port`."""
+        if self._tcp:
+            return f"127.0.0.1:{self.port}"
+        return str(self._sockets / f".s.PGSQL.{self.port}")
+
     def url(self, database: str = "postgres", **options: str) -> str:
         """Return the address of a database for `open_store`, with these options behind it."""
         host = f"host=127.0.0.1&port={self.port}" if self._tcp else f"host={self._sockets}"
