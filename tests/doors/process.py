@@ -30,19 +30,21 @@ from perdure.stores.sqlite import SqliteStore
 from perdure.stores.system import RandomIds, SystemClock
 from tests.doors.serving import Scripts
 
+GONE = (openai.APIConnectionError, openai.APIError)
 LIFE_S = 60.0  # no server outlives its test by more
 START_S = 30.0
 
 
 class Task(msgspec.Struct, frozen=True):
     """What a process is to serve. `kill_at`: it kills itself at the so-many-th write of the store,
-    before it (`after` false) or when it is done; 0: never.
+    before it (`after` false) or when it is done; 0: never. `at` are the methods that count.
     """
 
     store: str
     scripts: dict[str, Script]
     kill_at: int = 0
     after: bool = False
+    at: tuple[str, ...] = ("append",)
     settings: ServerSettings = ServerSettings(
         models={"*": "test:*"}, default_model="talk", private_hosts=("127.0.0.1",)
     )
@@ -61,7 +63,7 @@ async def _run(task: Task, tell: Connection) -> None:
     options = Options(models=models, bounds=bounds, work_root=path.parent / "work")
     server = await Server.open(Plan(f"sqlite:///{path}", task.settings, options))
     if task.kill_at:
-        _kill_at(server.stores.base, task.kill_at, after=task.after)
+        _kill_at(server.stores.base, task)
     listener = socket.create_server(("127.0.0.1", 0))
     web = uvicorn.Server(uvicorn.Config(server.app, log_level="warning", lifespan="off"))
     tell.send(listener.getsockname()[1])
@@ -74,20 +76,26 @@ async def _run(task: Task, tell: Connection) -> None:
         await server.close()
 
 
-def _kill_at(store: Any, number: int, *, after: bool) -> None:
-    """Kill this process at the `number`-th append of the store."""
-    append, seen = store.append, 0
+def _kill_at(store: Any, task: Task) -> None:
+    """Kill this process at one of the writes of the store."""
+    seen = 0
 
-    async def counted(batch: Any) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == number and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        await append(batch)
-        if seen == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def counting(method: Any) -> Any:
+        async def counted(*given: Any, **named: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            mine = seen == task.kill_at
+            if mine and not task.after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done = await method(*given, **named)
+            if mine:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
 
-    store.append = counted
+        return counted
+
+    for name in task.at:
+        setattr(store, name, counting(getattr(store, name)))
 
 
 def _context() -> ForkServerContext:
@@ -108,12 +116,14 @@ class Home:
     keys: dict[str, str] = field(default_factory=dict)
     clients: list[openai.AsyncOpenAI] = field(default_factory=list)
 
-    async def start(self, kill_at: int = 0, *, after: bool = False) -> None:
+    async def start(
+        self, kill_at: int = 0, *, after: bool = False, at: tuple[str, ...] = ("append",)
+    ) -> None:
         """Start a server; return when it listens."""
         assert self.process is None or not self.process.is_alive()
         context = _context()
         mine, its = context.Pipe(duplex=False)
-        task = Task(str(self.path), self.scripts, kill_at, after)
+        task = Task(str(self.path), self.scripts, kill_at, after, at)
         if self.settings is not None:
             task = msgspec.structs.replace(task, settings=self.settings)
         self.process = context.Process(target=_serve, args=(msgspec.json.encode(task), its))
@@ -137,6 +147,20 @@ class Home:
         status = self.process.exitcode
         assert status is not None, "the server lives"
         return status
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.is_alive()
+
+    async def end(self) -> None:
+        """Let go of everything; the process is dead then."""
+        for client in self.clients:
+            await client.close()
+        if self.process is not None:
+            self.process.kill()
+            await asyncio.to_thread(self.process.join, START_S)
+            self.process.close()
+            self.process = None
 
     async def openai(self, project: str = "default") -> openai.AsyncOpenAI:
         """Return a client of the server that runs now."""
@@ -167,9 +191,4 @@ async def home(
     try:
         yield here
     finally:
-        for client in here.clients:
-            await client.close()
-        if here.process is not None:
-            here.process.kill()
-            await asyncio.to_thread(here.process.join, START_S)
-            here.process.close()
+        await here.end()

@@ -51,7 +51,6 @@ class EnvironmentRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     hosting: Hosting
     snapshot: str = ""
     session: str = ""
-    idempotency: str = ""
 
 
 class TemplateRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -156,7 +155,6 @@ class Host:
         *,
         session: str = "",
         name: str = "",
-        idempotency: str = "",
     ) -> EnvironmentRecord:
         """Make an environment in the home of that name, and keep its record. Raises like
         `environment_spec`.
@@ -177,7 +175,6 @@ class Host:
             hosting=hosting,
             snapshot=snapshot,
             session=session,
-            idempotency=idempotency,
         )
         await environments(self._store).put(record.id, record)
         return record

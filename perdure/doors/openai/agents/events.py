@@ -20,6 +20,7 @@ from perdure.doors.openai.agents.reading import Reader
 from perdure.doors.openai.agents.sessions import session_of, streamed
 from perdure.doors.openai.following import followed
 from perdure.doors.openai.problems import Wording
+from perdure.doors.repeats import Repeat
 from perdure.engine.answers import past_of
 from perdure.engine.journal import follow
 from perdure.engine.session import Session
@@ -37,15 +38,24 @@ async def create(call: Call) -> Response:
     events = (await call.json()).get("events")
     if not isinstance(events, list) or not all(isinstance(each, dict) for each in events):
         raise Wording(400, "events is a list of input events.", param="events")
-    session = Session(call.engine, record.id)
+    repeat = Repeat(call, f"events\0{record.id}", events)
+    async with repeat.alone():
+        await repeat.before()
+        letters = await _letters(call, record.id, events)
+        await repeat.makes(record.id)
+        for post, key in letters:
+            await _post(Session(call.engine, record.id), post, key)
+    return Response(status_code=202)
+
+
+async def _letters(call: Call, name: str, events: list[Json]) -> Letters:
+    session = Session(call.engine, name)
     letters: Letters = []
     for number, event in enumerate(events):
         key = call.header("idempotency-key")
         name = f"openai:{key}:{number}" if key else ""
         letters += await _Incoming(call, session, f"events[{number}]", name).letters(event)
-    for post, key in letters:
-        await _post(session, post, key)
-    return Response(status_code=202)
+    return letters
 
 
 async def stream(call: Call) -> Response:

@@ -5,6 +5,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 from starlette.responses import JSONResponse, Response
 
+from perdure.core.errors import InvalidRequest
 from perdure.doors.http import Call, Endpoint
 from perdure.doors.openai import lists
 from perdure.doors.openai.agents.environments import (
@@ -17,6 +18,7 @@ from perdure.doors.openai.agents.environments import (
 )
 from perdure.doors.openai.agents.hosting import GivenFile, absolute, read_file, relative
 from perdure.doors.openai.problems import Wording
+from perdure.doors.repeats import Repeat
 from perdure.engine.session import Session
 
 Json = dict[str, Any]
@@ -29,23 +31,27 @@ async def create(call: Call) -> Response:
     if not isinstance(given, dict) or given.get("type") != "openai_hosted":
         said = "Environments of type openai_hosted can be made here."
         raise Wording(400, said, param="environment.type")
-    key = call.header("idempotency-key")
-    name = f"environment\0{call.principal.project}\0{key}" if key else ""
-    async with call.services.turns.of(name):  # the same key at once makes one, too
-        return await _created(call, body, given, key)
+    repeat = Repeat(call, "environments", body)
+    async with repeat.alone():  # the same key at once makes one, too
+        before = await repeat.before()
+        made = await environments(call.engine.kit.store).find(before) if before else None
+        if made is None:
+            made = await _created(call, body, given, repeat)
+    return JSONResponse(environment_json(made))
 
 
-async def _created(call: Call, body: Json, given: Json, key: str) -> Response:
-    docs = environments(call.engine.kit.store)
-    async for _, each in docs.each():
-        if key and each.idempotency == key:
-            return JSONResponse(environment_json(each))
+async def _created(call: Call, body: Json, given: Json, repeat: Repeat) -> EnvironmentRecord:
     host = Host(call.engine, call.services)
     hosting = await host.hosting(given)
+    # What a try that was cut short has left in its sandbox is not this one's.
     name = call.services.new_id("env_").lower()
     vaults = tuple(str(each) for each in body.get("vault_ids") or ())
-    made = await host.prepare(hosting, name, vaults, name=name, idempotency=key)
-    return JSONResponse(environment_json(made))
+    await repeat.makes(name)
+    try:
+        return await host.prepare(hosting, name, vaults, name=name)
+    except (Wording, InvalidRequest):
+        await repeat.forget()  # nothing was made: another body may have the key
+        raise
 
 
 async def retrieve(call: Call) -> Response:

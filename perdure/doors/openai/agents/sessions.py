@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from perdure.core.errors import NotFound, PerdureError
+from perdure.core.errors import InvalidRequest, NotFound, PerdureError
 from perdure.doors import replies, sse
 from perdure.doors.http import Call
 from perdure.doors.openai import lists
@@ -16,6 +16,7 @@ from perdure.doors.openai.agents.reading import START, Reader, Told
 from perdure.doors.openai.agents.records import SessionRecord
 from perdure.doors.openai.agents.story import TurnView
 from perdure.doors.openai.problems import Wording, body_of
+from perdure.doors.repeats import Repeat
 
 Json = dict[str, Any]
 
@@ -23,7 +24,15 @@ Json = dict[str, Any]
 async def create(call: Call) -> Response:
     """POST /agents/sessions, with `stream` as the stream of its first turn."""
     body = await call.json()
-    record = await maker(call).make(body)
+    repeat = Repeat(call, "sessions", body)
+    async with repeat.alone():
+        name = await repeat.before() or f"sess_{call.services.new_id().lower()}"
+        await repeat.makes(name)
+        try:
+            record = await maker(call).make(body, name)
+        except (Wording, InvalidRequest, NotFound):
+            await repeat.forget()  # nothing was made: another body may have the key
+            raise
     reader = Reader(call.engine)
     if not body.get("stream"):
         return replies.Json(await reader.now(record))

@@ -1,12 +1,10 @@
 """Conversations of one project: made, changed, added to and taken from."""
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from perdure.core import events as e
-from perdure.core.codec import encode
 from perdure.core.errors import Conflict, NotFound
 from perdure.core.events import Event
 from perdure.core.inbox import NOT_EDITED, AddItems, DropItem
@@ -17,13 +15,12 @@ from perdure.doors.openai.conversations.reading import Told, told
 from perdure.doors.openai.conversations.records import (
     KIND,
     NOBODY,
-    TRIES,
     ConversationRecord,
-    Try,
 )
 from perdure.doors.openai.conversations.story import Entry
 from perdure.doors.openai.problems import Wording
 from perdure.doors.openai.turns.rendering import waits_for_client
+from perdure.doors.repeats import Repeat
 from perdure.engine.session import Session
 
 Json = dict[str, Any]
@@ -32,7 +29,6 @@ ITEMS_MAX: Final = 20  # in one request
 _METADATA_MAX: Final = 16
 _KEY_CHARS: Final = 64
 _VALUE_CHARS: Final = 512
-_AGAIN_S: Final = 600  # for so long a request that comes again is taken for the same
 
 
 class Conversations:
@@ -43,11 +39,19 @@ class Conversations:
         self._engine = call.engine
         self._by = call.principal.id
         self._records = Documents(call.engine.kit.store, KIND, ConversationRecord)
-        self._tries = Documents(call.engine.kit.store, TRIES, Try)
 
     async def make(self, metadata: object, items: Sequence[Json]) -> ConversationRecord:
         """Begin a conversation with these items. Raises `Wording` (400)."""
-        return await self.make_as(self._call.services.new_id("conv_").lower(), metadata, items)
+        repeat = Repeat(self._call, "conversations", [metadata, list(items)])
+        async with repeat.alone():
+            name = await repeat.before()
+            if name and (there := await self._records.find(name)):
+                return there
+            name = name or self._call.services.new_id("conv_").lower()
+            described(metadata)  # refused here, a request has not used its key
+            entering.prepared(_few(items), name.removeprefix("conv_"), set())
+            await repeat.makes(name)
+            return await self.make_as(name, metadata, items)
 
     async def make_as(
         self, name: str, metadata: object, items: Sequence[Json]
@@ -101,14 +105,25 @@ class Conversations:
         """Add items; return them as they are listed. Raises `Wording` (400, 404, 409)."""
         if not items:
             raise Wording(400, "There are no items to add.", param="items")
+        repeat = Repeat(self._call, f"items\0{name}", list(_few(items)))
+        async with repeat.alone():
+            return await self._add(name, items, repeat)
+
+    async def _add(self, name: str, items: Sequence[Json], repeat: Repeat) -> list[Json]:
         found = await self.told(name)
-        ids = await self._ids(name, _few(items))
+        before = await repeat.before()
+        ids = before or self._call.services.new_id().lower()  # what new ids are made from
         if f"items:{ids}" in found.story.added:  # the request came again
             return [entry.item for entry in found.story.added[f"items:{ids}"]]
         if found.state.turn is not None:
             raise locked(retry=not waits_for_client(found.state))
         ready = entering.prepared(items, ids, {entry.id for entry in found.story.entries})
-        await self._bring(name, found.state.seq, ready, found, f"items:{ids}")
+        await repeat.makes(ids)
+        try:
+            await self._bring(name, found.state.seq, ready, found, f"items:{ids}")
+        except Wording:
+            await repeat.forget()  # they did not come in: the next try is a first one
+            raise
         return ready
 
     async def drop(self, name: str, item: str) -> None:
@@ -139,28 +154,6 @@ class Conversations:
                 return
             if item.payload == e.NoteRecorded(NOT_EDITED):
                 raise locked(retry=True)
-
-    async def _ids(self, name: str, items: Sequence[Json]) -> str:
-        """Return what new ids are made from: the same when a request comes again.
-
-        One with an Idempotency-Key is known by it. Without a key a request counts as sent again
-        when it says so, and the same body came a short time ago.
-        """
-        key = self._call.header("idempotency-key")
-        told_again = self._call.header("x-stainless-retry-count") not in ("", "0")
-        digest = key or hashlib.sha256(encode(list(items))).hexdigest()
-        once = hashlib.sha256(f"{self._by}\0{name}\0{digest}".encode()).hexdigest()
-        async with self._call.services.turns.of(once if key else ""):
-            return await self._ids_of(once, again=bool(key or told_again))
-
-    async def _ids_of(self, once: str, *, again: bool) -> str:
-        now = self._call.services.seconds()
-        before = await self._tries.find(once)
-        if before is not None and again and now <= before.at + _AGAIN_S:
-            return before.ids
-        ids = self._call.services.new_id().lower()
-        await self._tries.put(once, Try(ids, now))
-        return ids
 
 
 def locked(*, retry: bool) -> Wording:

@@ -7,7 +7,6 @@ import msgspec
 from perdure.core.agent import AgentSpec
 
 KIND: Final = "openai.conversation"
-TRIES: Final = "openai.items-try"
 # Who answers is said by each response; until the first one it is nobody.
 NOBODY: Final = AgentSpec("openai-responses", "none:none")
 
@@ -18,10 +17,3 @@ class ConversationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     created_at: int
     metadata: dict[str, str] = {}
-
-
-class Try(msgspec.Struct, frozen=True):
-    """A request to add items that may come again: what ids it gave them, and when (seconds)."""
-
-    ids: str
-    at: int

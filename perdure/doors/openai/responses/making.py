@@ -8,15 +8,14 @@ The record is written before anything is posted, and everything posted has a key
 that comes again finds what it made, and completes it where a crash had cut it short.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from perdure.core import events as e
 from perdure.core.agent import AgentSpec
-from perdure.core.codec import encode
 from perdure.core.content import ContextItem, UserItem
+from perdure.core.errors import Conflict
 from perdure.core.inbox import AddItems, Answer, Decide, Post, Say, Update
 from perdure.core.state import State
 from perdure.doors.documents import Documents
@@ -29,8 +28,9 @@ from perdure.doors.openai.problems import Wording
 from perdure.doors.openai.responses.reading import Reader
 from perdure.doors.openai.responses.wishes import definition
 from perdure.doors.openai.tools import Declared, declared
-from perdure.doors.openai.turns.records import KIND, TRIES, ResponseRecord, Try
+from perdure.doors.openai.turns.records import KIND, ResponseRecord
 from perdure.doors.openai.turns.rendering import action_of, key_of, waits_for_client
+from perdure.doors.repeats import Repeat
 from perdure.engine import branching
 from perdure.engine.journal import load
 from perdure.engine.session import Session
@@ -41,7 +41,6 @@ _NOT_ECHOED: Final = frozenset((
     "input", "stream", "previous_response_id", "conversation", "model", "background", "store",
     "include", "stream_options", "background_options", "context_management", "type", "stream_id",
 ))  # fmt: skip
-_AGAIN_S: Final = 600  # for so long a request that comes again is taken for the same
 
 
 @dataclass
@@ -63,17 +62,16 @@ class Maker:
         self._engine = call.engine
         self._by = call.principal.id
         self.records = Documents(call.engine.kit.store, KIND, ResponseRecord)
-        self._tries = Documents(call.engine.kit.store, TRIES, Try)
 
     async def make(self, body: Json) -> ResponseRecord:
         """Begin a response and return its record. Raises `Wording`, `InvalidRequest`."""
-        key = self._call.header("idempotency-key")
-        name = f"{self._call.principal.project}\0{self._try(body)[0]}" if key else ""
-        async with self._call.services.turns.of(name):  # the same key at once makes one, too
-            return await self._make(body)
+        repeat = Repeat(self._call, "responses", body)
+        async with repeat.alone():  # the same key at once makes one, too
+            return await self._make(body, repeat)
 
-    async def _make(self, body: Json) -> ResponseRecord:
-        made = await self._made_before(body)
+    async def _make(self, body: Json, repeat: Repeat) -> ResponseRecord:
+        before = await repeat.before()
+        made = await self.records.find(before) if before else None
         if made is not None:
             told = await self._told(made.conversation, made.after) if made.conversation else None
             await self._post(made, Start(made.session, await self._state(made), told=told))
@@ -83,8 +81,9 @@ class Maker:
             raise Wording(400, said, param="conversation")
         if body.get("background") and body.get("store") is False:
             raise Wording(400, "Background mode requires store=true.", param="store")
-        new_id = self._call.services.new_id().lower()
-        name = f"resp_{new_id}"
+        # One that came before and left no record was cut short: what it began has its name.
+        name = before or f"resp_{self._call.services.new_id().lower()}"
+        new_id = name.removeprefix("resp_")
         given = inputs.as_list(body.get("input") or [])
         instructions = str(body.get("instructions") or "")
         told = await self._told(conversation_id(body.get("conversation")))
@@ -98,9 +97,11 @@ class Maker:
         tools = await self._tools(body)
         model = self._call.services.model(body.get("model"))
         spec = definition(body, model, instructions, tools)
-        start = await self._start(name, spec, listed, previous, told)
+        await self._check(name, listed, previous, told)
+        await repeat.makes(name)
+        start = await self._start(name, spec, previous, told)
         record = self._record(name, body, start, listed, tools, previous)
-        await self._keep(record, body)
+        await self.records.put(record.id, record, expect=0)
         await self._post(record, start)
         return record
 
@@ -125,30 +126,41 @@ class Maker:
         maker = self._call.services.tools(self._call.principal.project)
         return await declared(body.get("tools") or [], maker)
 
-    async def _start(
-        self,
-        name: str,
-        spec: AgentSpec,
-        listed: list[Json],
-        previous: ResponseRecord | None,
-        told: Told | None,
-    ) -> Start:
-        """Make the session that the response runs in, once the input is known to be sound."""
-        kit = self._engine.kit
+    async def _check(
+        self, name: str, listed: list[Json], previous: ResponseRecord | None, told: Told | None
+    ) -> None:
+        """Refuse what cannot be read, before anything is made. Raises `Wording` (400, 409)."""
         if previous is not None:
-            state, _, _ = await load(kit.store, previous.session, previous.until)
-            self._letters(name, state, listed)  # refuses what cannot be read
-            await branching.fork(kit, previous.session, previous.until, name, spec, self._by)
-            return Start(name, await Session(self._engine, name).state())
-        if told is not None:
+            state, _, _ = await load(self._engine.kit.store, previous.session, previous.until)
+            self._letters(name, state, listed)
+        elif told is not None:
             state = told.state
             if state.turn is not None and not open_calls(state) and not waits_for_client(state):
                 raise locked(retry=True)
             self._talk(name, told, listed)
+        else:
+            self._letters(name, State(), listed)
+
+    async def _start(
+        self, name: str, spec: AgentSpec, previous: ResponseRecord | None, told: Told | None
+    ) -> Start:
+        """Make the session that the response runs in, unless a try that was cut short did."""
+        if told is not None:
+            state = told.state
             return Start(state.id, state, spec if state.version != spec.version else None, told)
-        self._letters(name, State(), listed)
-        await self._engine.create(e.SessionCreated(name, spec))
-        return Start(name, await Session(self._engine, name).state(1))
+        if previous is None:
+            await self._engine.create(e.SessionCreated(name, spec))
+            return Start(name, await Session(self._engine, name).state(1))
+        kit, session = self._engine.kit, Session(self._engine, name)
+        try:
+            await branching.fork(kit, previous.session, previous.until, name, spec, self._by)
+        except Conflict as error:
+            if error.code != "E-SESSION-EXISTS":
+                raise
+        async for event in session.events(previous.until):
+            if isinstance(event.payload, e.SessionForked) and event.payload.session == name:
+                return Start(name, await session.state(event.seq))
+        raise AssertionError("a fork begins with an event that says so")
 
     async def _told(self, conversation: str, until: int | None = None) -> Told | None:
         """Return what a conversation holds. Raises `Wording` (404)."""
@@ -182,35 +194,6 @@ class Maker:
             listings=fresh,
             labels=sorted({*known, *(each["server_label"] for each in news)}),
         )
-
-    async def _keep(self, record: ResponseRecord, body: Json) -> None:
-        await self.records.put(record.id, record, expect=0)
-        name, digest = self._try(body)
-        await self._tries.put(name, Try(record.id, digest, record.created_at))
-
-    async def _made_before(self, body: Json) -> ResponseRecord | None:
-        """Return what this request made when it was sent before, or None.
-
-        A client that names its request by a key means the same one. Without a key a request
-        counts as sent again when it says so, and the same body came a short time ago.
-        """
-        again = self._call.header("x-stainless-retry-count")
-        key = self._call.header("idempotency-key")
-        if not key and again in ("", "0"):
-            return None
-        name, digest = self._try(body)
-        found = await self._tries.find(name)
-        if found is None or self._call.services.seconds() > found.at + _AGAIN_S:
-            return None
-        if found.digest != digest:
-            said = "This Idempotency-Key was used for another request."
-            raise Wording(409, said, code="idempotency_key_reused")
-        return await self.records.find(found.response)
-
-    def _try(self, body: Json) -> tuple[str, str]:
-        digest = hashlib.sha256(encode(body)).hexdigest()
-        named = self._call.header("idempotency-key") or digest
-        return hashlib.sha256(f"{self._by}\0{named}".encode()).hexdigest(), digest
 
     async def _state(self, record: ResponseRecord) -> State:
         return await Session(self._engine, record.session).state(record.after)

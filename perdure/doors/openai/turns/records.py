@@ -7,7 +7,6 @@ import msgspec
 from perdure.doors.openai.tools import Shown
 
 KIND: Final = "openai.response"
-TRIES: Final = "openai.response-try"
 
 
 class ResponseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -37,11 +36,3 @@ class ResponseRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     shown: dict[str, Shown] = {}
     listings: list[dict[str, Any]] = []
     labels: list[str] = []
-
-
-class Try(msgspec.Struct, frozen=True):
-    """A request to create that may come again: which response it made, and when (seconds)."""
-
-    response: str
-    digest: str
-    at: int
