@@ -3,6 +3,9 @@ holds the suite that every store must pass.
 
 One `Store` object is one process's connection. A session has at most one owner among all the
 processes that share the data; ownership has an epoch that grows with every claim.
+
+A store that keeps its data itself also implements `perdure.ports.carrying.Carriable`, without which
+it could not be backed up or moved.
 """
 
 from collections.abc import Awaitable, Sequence

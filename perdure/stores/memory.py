@@ -18,6 +18,7 @@ from perdure.stores.blobs import MemoryBlobs
 from perdure.stores.faults import Faults
 from perdure.stores.frozen import frozen
 from perdure.stores.keys import packed
+from perdure.stores.memory_carrying import MemoryCarrying
 from perdure.stores.memory_docs import Docs
 from perdure.stores.memory_journal import Journal, Posted, Process
 
@@ -44,7 +45,7 @@ class _Write(NamedTuple):
     batch: Batch | None
 
 
-class MemoryStore:
+class MemoryStore(MemoryCarrying):
     """One process's connection to a `MemoryDisk`.
 
     Writes wait for a commit, `commit_s` after the first of them, and share it. `faults` may fail
@@ -58,7 +59,7 @@ class MemoryStore:
         commit_s: float = 0.0,
         faults: Faults = _NO_FAULTS,
     ) -> None:
-        self._disk = disk
+        self._disk: MemoryDisk = disk
         self._process = Process(node)
         self._commit_s = commit_s
         self._faults = faults

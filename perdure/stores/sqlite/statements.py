@@ -58,6 +58,12 @@ class Statements(NamedTuple):
     read_heads: str
     read_docs: str
     read_errors: str
+    read_lineage: str
+    read_letters: str
+    read_errors_of: str
+    read_kept_docs: str
+    keep_letter: str
+    keep_doc: str
 
 
 def load() -> Statements:

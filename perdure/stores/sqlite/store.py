@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from perdure.core.errors import PerdureError
 from perdure.core.journal import Record
 from perdure.ports.blobs import Blobs
+from perdure.ports.carrying import Kept, KeptDoc, Posted
 from perdure.ports.store import Batch, Claim, Doc, ErrorRow, Letter, SessionRow
 from perdure.stores import refusals, writes
 from perdure.stores.blobs import DirectoryBlobs
 from perdure.stores.faults import Faults
 from perdure.stores.frozen import frozen
 from perdure.stores.offload import Job, Lane, Offload, Threads
-from perdure.stores.sqlite import jobs
+from perdure.stores.sqlite import carrying, jobs
 
 if TYPE_CHECKING:
     from perdure.stores.sqlite.connect import Connections
@@ -222,6 +223,29 @@ class SqliteStore:
             if left_s <= 0:
                 return False
             await asyncio.sleep(min(self._poll_s, left_s))
+
+    async def kept(self, session: str) -> Kept | None:
+        """See `Carriable.kept`."""
+        return await self._read(lambda reader: carrying.kept(reader, session))
+
+    async def keep_letters(self, session: str, letters: Sequence[Posted]) -> None:
+        """See `Carriable.keep_letters`."""
+        await self._write(lambda: carrying.keep_letters(session, letters))
+
+    async def kept_docs(
+        self, after: tuple[str, str] | None = None, limit: int = 500
+    ) -> list[KeptDoc]:
+        """See `Carriable.kept_docs`."""
+        return await self._read(lambda reader: carrying.kept_docs(reader, after, limit))
+
+    async def keep_doc(self, doc: KeptDoc) -> None:
+        """See `Carriable.keep_doc`."""
+        await self._write(lambda: carrying.keep_doc(doc))
+
+    async def neighbours(self) -> list[str]:
+        """See `Carriable.neighbours`."""
+        folder = self.path.with_name(self.path.name + ".nodes")
+        return await self._read(lambda _: carrying.neighbours(folder, self._node.name))
 
     async def check(self) -> list[tuple[str, str]]:
         """Return what SQLite finds wrong with the file: a session's name, or "", and what."""

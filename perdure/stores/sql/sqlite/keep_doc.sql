@@ -1,0 +1,3 @@
+INSERT INTO docs (kind, name, version, data) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, data = excluded.data
+WHERE excluded.version > docs.version OR (excluded.version = docs.version AND excluded.data IS NULL)

@@ -1,0 +1,1 @@
+SELECT data FROM errors WHERE session = ?1 ORDER BY fingerprint

@@ -1,0 +1,1 @@
+SELECT key, digest, body FROM inbox WHERE session = ?1 ORDER BY pos
