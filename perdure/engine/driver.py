@@ -26,7 +26,7 @@ from perdure.core.step import next_step
 from perdure.engine.compaction import compact, repair
 from perdure.engine.endings import end_turn
 from perdure.engine.hub import Hub
-from perdure.engine.journal import Journal
+from perdure.engine.journal import Journal, lost
 from perdure.engine.kit import Kit
 from perdure.engine.ledger import Ledger
 from perdure.engine.mail import Mail
@@ -76,6 +76,8 @@ class Driver:
         self._effect: asyncio.Task[None] | None = None
         self._drain_task: asyncio.Task[None] | None = None
         self._work: Work | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._lost = False
         self._held_up = (0, 0)  # the turn and the model call that a breaker held up last
         self._retry = (0, 0.0)  # a retry's time by the wall clock, and by the monotonic one
         self.held = Held(kit.clock)
@@ -91,6 +93,18 @@ class Driver:
         self._mail.arrived.set()
         if self._effect is not None and self._drain_task is None:
             self._drain_task = asyncio.create_task(self._drain_aside())
+
+    def stop_if_lost(self) -> None:
+        """End what is running, at once, when the store knows that the session is not ours any
+        more: who owns it now may have begun the same.
+        """
+        work, task = self._work, self._task
+        if work is None or task is None or self._lost:
+            return
+        if not self._kit.store.holds(work.journal.claim):
+            self._lost = True
+            work.journal.lose()
+            task.cancel()
 
     def woken_again(self) -> bool:
         """True once when mail came that no loop has looked at: after `run`, start over."""
@@ -114,6 +128,15 @@ class Driver:
         over, `CorruptJournal` when its journal cannot be followed, `NotFound` (E-AGENT-MISSING)
         when this process does not have the agent's code: then nothing was touched.
         """
+        self._task = asyncio.current_task()
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            if not self._lost or self._task is None or self._task.uncancel():
+                raise  # it was told to go by somebody else
+            raise lost(self._session) from None
+
+    async def _run(self) -> None:
         claim = await self._kit.store.claim(self._session)
         journal = await self.journal_type.open(self._kit, claim)
         journal.published = lambda events, state: self._hub.publish(self._session, events, state)

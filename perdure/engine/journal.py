@@ -16,7 +16,7 @@ from perdure.core import journal as records
 from perdure.core.codec import Reader, encode
 from perdure.core.content import ContextItem
 from perdure.core.context import Transcript
-from perdure.core.errors import CorruptJournal, PerdureError, StoreFull, Unavailable
+from perdure.core.errors import CorruptJournal, LeaseLost, PerdureError, StoreFull, Unavailable
 from perdure.core.events import Event, Payload, SessionRewound, TurnStarted
 from perdure.core.evolve import evolve
 from perdure.core.state import FOLD_VERSION, State
@@ -151,6 +151,10 @@ class Journal:
                 "perdure doctor --verify",
             )
         return cls(kit, claim, state, cached)
+
+    def lose(self) -> None:
+        """Accept nothing more: the session is not ours any more."""
+        self._fail(lost(self.claim.session))
 
     def append(self, *payloads: Payload, taken: str = "") -> None:
         """Append events; `taken` is the key of the letter that they stand for.
@@ -344,6 +348,15 @@ class Journal:
         for _, future in waiters:
             if not future.done():
                 future.set_exception(error)
+
+
+def lost(session: str) -> LeaseLost:
+    """Return what says that a session is another process's now."""
+    return LeaseLost(
+        "E-LEASE-LOST",
+        f"{session} was lost to another process, or is about to be. Nothing more is written here.",
+        f"perdure watch {session}",
+    )
 
 
 async def _event(blobs: Blobs, record: records.Record) -> Event:

@@ -32,6 +32,7 @@ from perdure.engine.hub import Hub
 from perdure.engine.journal import Journal, load
 from perdure.engine.kin import Tree, summed, tree_of, with_waiting
 from perdure.engine.kit import Kit
+from perdure.engine.lookout import look_out
 from perdure.engine.schedules import Schedules
 from perdure.engine.session import Session
 from perdure.engine.subagents import Subagent
@@ -63,7 +64,7 @@ class Engine:
         self._closing = False
 
     async def __aenter__(self) -> Self:
-        self._own.append(asyncio.create_task(self._poll(), name="perdure poll"))
+        self._own.append(asyncio.create_task(look_out(self), name="perdure poll"))
         if self.kit.wakes and not self.kit.clerk:
             self._own.append(asyncio.create_task(self.waker.run(), name="perdure waker"))
         if self.kit.schedules:
@@ -236,6 +237,11 @@ class Engine:
         """Whether this process is at work on the session."""
         return session_id in self._drivers
 
+    def drop_lost(self) -> None:
+        """Stop, at once, working on sessions that are not this process's any more."""
+        for driver, _ in self._drivers.values():
+            driver.stop_if_lost()
+
     async def let_go(self, session_id: str) -> None:
         """Stop driving a session here, at once; what is in flight is left as a crash leaves it."""
         running = self._drivers.get(session_id)
@@ -382,19 +388,3 @@ class Engine:
         if found is None:
             raise missing(spec)
         return as_pinned(spec, found)
-
-    async def _poll(self) -> None:
-        """Notice what other processes did: letters for sessions driven here, events to follow."""
-        while True:
-            try:
-                changed = await self.kit.store.changed(self.kit.bounds.poll_s)
-                if not changed and not self.trees.restless:
-                    continue
-                self.hub.nudge()
-                for session_id in await self.kit.store.mailboxes():
-                    if session_id in self._drivers or session_id in self.trees.awaited:
-                        self.wake(session_id)
-                for session_id in await self.trees.strayed():
-                    self.wake(session_id)
-            except PerdureError:
-                await asyncio.sleep(self.kit.bounds.poll_s)
