@@ -1,6 +1,7 @@
 """Large payloads, kept aside by the hash of their content."""
 
-from typing import Protocol
+from collections.abc import AsyncIterator
+from typing import Protocol, runtime_checkable
 
 
 class Blobs(Protocol):
@@ -15,4 +16,22 @@ class Blobs(Protocol):
 
     async def get(self, digest: str) -> bytes:
         """Return the data. Raises `CorruptJournal` when it is missing or does not match."""
+        ...
+
+
+@runtime_checkable
+class Shelf(Protocol):
+    """Blobs that can be listed and thrown away: what a collection of the unnamed needs.
+
+    What is put again counts as put now, if it was put more than six hours ago. So whoever names a
+    blob within half a day after it was put names one that no collection takes that spares what is
+    younger than a day.
+    """
+
+    def names(self) -> AsyncIterator[tuple[str, int]]:
+        """Yield every blob's digest, and when it was put last (wall clock, microseconds)."""
+        ...
+
+    async def remove(self, digest: str) -> None:
+        """Remove a blob for good. One that is not there is no error."""
         ...

@@ -4,8 +4,11 @@ A file's name is the SHA-256 of the plain content, so the same content is kept o
 read back can be checked, however it was compressed.
 """
 
+import contextlib
 import os
 import secrets
+from collections.abc import AsyncIterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -13,11 +16,15 @@ from typing import Final
 import zstandard
 
 from perdure.core.errors import CorruptJournal, InvalidRequest, Unavailable
+from perdure.ports.clock import Clock
 from perdure.stores import refusals
 from perdure.stores.files import sync_folder, try_lock
 from perdure.stores.offload import Offload, Threads
+from perdure.stores.system import SystemClock
 
 BLOB_MAX_BYTES: Final = 1024 * 1024 * 1024
+REFRESH_US: Final = 6 * 3600 * 1_000_000
+"""What is put again counts as new if it is older than this; see `ports.blobs.Shelf`."""
 _LEVEL: Final = 1
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _WORTH: Final = 0.9  # compressed only if it saves a tenth
@@ -47,9 +54,15 @@ class DirectoryBlobs:
     """Blobs as files below `root`, which is made when the first one comes."""
 
     def __init__(
-        self, root: str | Path, *, fsync: bool = True, offload: Offload | None = None
+        self,
+        root: str | Path,
+        *,
+        fsync: bool = True,
+        offload: Offload | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.root = Path(root)
+        self._clock = clock or SystemClock()
         self._fsync = fsync
         self._offload = offload or Threads()
         self._incoming = self.root / "incoming"
@@ -57,17 +70,23 @@ class DirectoryBlobs:
 
     async def put(self, data: bytes) -> str:
         """See `Blobs.put`. Raises `InvalidRequest` (E-BLOB-SIZE) for more than 1 GiB."""
-        if len(data) > BLOB_MAX_BYTES:
-            raise InvalidRequest(
-                "E-BLOB-SIZE",
-                f"A payload of {len(data)} bytes is more than the {BLOB_MAX_BYTES} a store takes.",
-            )
+        check_size(data)
         kept = bytes(data)
         return await self._offload.call(lambda: self._put(kept))
 
     async def get(self, digest: str) -> bytes:
         """See `Blobs.get`."""
         return await self._offload.call(lambda: self._get(digest))
+
+    async def names(self) -> AsyncIterator[tuple[str, int]]:
+        """Yield every blob, and when it was put last. See `ports.blobs.Shelf`."""
+        for folder in await self._offload.call(lambda: sorted(self.root.glob("??"))):
+            for each in await self._offload.call(partial(_times, folder)):
+                yield each
+
+    async def remove(self, digest: str) -> None:
+        """Remove a blob for good. See `ports.blobs.Shelf`."""
+        await self._offload.call(lambda: self.path(digest).unlink(missing_ok=True))
 
     def path(self, digest: str) -> Path:
         """Where the blob of that name is, or would be."""
@@ -79,7 +98,9 @@ class DirectoryBlobs:
         try:
             if not self._is_there(path, digest):
                 self._make_folders(path)
-                self._write(path, _packed(data))
+                self._write(path, packed(data))
+            elif self._clock.now_us() - path.stat().st_mtime_ns // 1000 > REFRESH_US:
+                os.utime(path)
             # Also for one that was there: whoever wrote it may not have come this far yet.
             self._sync(path.parent)
             self._sync(self.root)
@@ -88,7 +109,7 @@ class DirectoryBlobs:
         return digest
 
     def _get(self, digest: str) -> bytes:
-        if not _is_digest(digest):
+        if not is_digest(digest):
             raise missing(digest)
         try:
             stored = self.path(digest).read_bytes()
@@ -96,7 +117,7 @@ class DirectoryBlobs:
             raise missing(digest) from None
         except OSError as error:
             raise refusals.of_os_error(error, self.root) from error
-        data = _unpacked(stored, digest)
+        data = unpacked(stored, digest)
         if data is None:
             raise damaged(digest, self.path(digest))
         return data
@@ -104,7 +125,7 @@ class DirectoryBlobs:
     def _is_there(self, path: Path, digest: str) -> bool:
         """A damaged file counts as absent: here is its content again, so it can be healed."""
         try:
-            return _unpacked(path.read_bytes(), digest) is not None
+            return unpacked(path.read_bytes(), digest) is not None
         except FileNotFoundError:
             return False
 
@@ -153,6 +174,24 @@ class DirectoryBlobs:
             sync_folder(folder)
 
 
+def _times(folder: Path) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if is_digest(path.name):
+                found.append((path.name, path.stat().st_mtime_ns // 1000))
+    return found
+
+
+def check_size(data: bytes) -> None:
+    """Raise `InvalidRequest` (E-BLOB-SIZE) for more than a store takes."""
+    if len(data) > BLOB_MAX_BYTES:
+        raise InvalidRequest(
+            "E-BLOB-SIZE",
+            f"A payload of {len(data)} bytes is more than the {BLOB_MAX_BYTES} a store takes.",
+        )
+
+
 def missing(digest: str) -> CorruptJournal:
     """Nothing has this name."""
     return CorruptJournal(
@@ -162,7 +201,7 @@ def missing(digest: str) -> CorruptJournal:
     )
 
 
-def damaged(digest: str, path: Path) -> CorruptJournal:
+def damaged(digest: str, path: Path | str) -> CorruptJournal:
     """The file is there, and is not what its name says."""
     return CorruptJournal(
         "E-BLOB-CORRUPT",
@@ -171,16 +210,18 @@ def damaged(digest: str, path: Path) -> CorruptJournal:
     )
 
 
-def _is_digest(text: str) -> bool:
+def is_digest(text: str) -> bool:
+    """Whether the text can name a blob."""
     return len(text) == 64 and all(c in "0123456789abcdef" for c in text)
 
 
-def _packed(data: bytes) -> bytes:
+def packed(data: bytes) -> bytes:
+    """Return what is stored for that content: compressed, where this saves a tenth."""
     small = zstandard.ZstdCompressor(level=_LEVEL).compress(data)
     return small if len(small) < _WORTH * len(data) else data
 
 
-def _unpacked(stored: bytes, digest: str) -> bytes | None:
+def unpacked(stored: bytes, digest: str) -> bytes | None:
     """Return the content with that digest, or None when this is not it."""
     if stored.startswith(_MAGIC):
         data = _decompressed(stored)

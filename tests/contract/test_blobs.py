@@ -8,11 +8,13 @@ from random import Random
 
 import pytest
 import zstandard
+from obstore.store import LocalStore, MemoryStore
 
 from perdure.core.errors import CorruptJournal, InvalidRequest, Unavailable
 from perdure.ports.blobs import Blobs
 from perdure.stores import blobs as module
 from perdure.stores.blobs import DirectoryBlobs, MemoryBlobs
+from perdure.stores.objects import ObjectBlobs
 from perdure.stores.offload import Inline
 from perdure.testing.store_harness import refused
 
@@ -20,11 +22,17 @@ TEXT = b"the same again " * 1000
 NOISE = Random(0).randbytes(100_000)
 
 
-@pytest.fixture(params=["memory", "directory", "inline"])
+@pytest.fixture(params=["memory", "directory", "inline", "objects", "object files"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     if request.param == "memory":
         return MemoryBlobs()
-    return DirectoryBlobs(tmp_path / "blobs", offload=Inline() if "i" in request.param else None)
+    if request.param == "objects":
+        return ObjectBlobs(MemoryStore(), "memory")
+    if request.param == "object files":
+        return ObjectBlobs(LocalStore(tmp_path), "here")
+    return DirectoryBlobs(
+        tmp_path / "blobs", offload=Inline() if request.param == "inline" else None
+    )
 
 
 @pytest.fixture
