@@ -37,6 +37,10 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sends spans to where OTEL_EXPORTER_OTLP_ENDPOINT says. `metrics`: `key` asks for one of any
     role; `loopback` does not of this machine, where only this machine can ask; `off`.
 
+    `takeover_s` is how often it is looked for sessions that nobody works on, because their process
+    died or gave them up (0: only when the server begins). `advertise` is the address at which the
+    other nodes of the store reach this one; "" makes it from `host` and `port`.
+
     `environment` is the kind of sandbox that API sessions get. `vault_key_file` and
     `vault_key_command` say where the keys of the vault come from. `private_hosts` are globs over
     hosts that clients may name for us to connect to though their addresses are private.
@@ -55,6 +59,8 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keepalive_s: float = 15.0
     stall_s: float = 60.0
     drain_s: float = 20.0
+    takeover_s: float = 2.0
+    advertise: str = ""
     log: str = ""
     traces: bool = False
     metrics: Literal["loopback", "key", "off"] = "loopback"

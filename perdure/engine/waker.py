@@ -116,13 +116,21 @@ class Waker:
             return
         pause_s = min(_PATIENCE_S, self._host.kit.bounds.poll_s * 2.0**times)
         self._tried[name] = _Tried(times + 1, now + pause_s)
-        top = await self._top(name)
+        await self.take(name)
+
+    async def take(self, name: str) -> bool:
+        """Wake a session, or the one on top of it, if its code is loaded here; say whether it was.
+
+        Raises `Unavailable`.
+        """
+        top = None if self._host.drives(name) else await self._top(name)
         if top is None or not await self._can(top):
-            return
+            return False
         whom = name if self._host.drives(top.id) else top.id
         self._host.wake(whom)
         if self.told is not None:
             self.told(whom)
+        return True
 
     async def _top(self, name: str) -> SessionRow | None:
         row = await self._host.kit.store.session(name)

@@ -37,7 +37,7 @@ from perdure.serving.egress import secrets_of
 from perdure.serving.eyes import Eyes
 from perdure.serving.jwks import key_set_at
 from perdure.serving.outbound import Outbound
-from perdure.serving.takeover import Takeover
+from perdure.serving.takeover import AllProjects, takeover_of
 from perdure.serving.tools import ProjectTools
 from perdure.serving.tracing import Tracing
 from perdure.serving.vault_key import VaultKeys, beside, vault_keys
@@ -114,7 +114,9 @@ class Server:
 
     def take_over(self) -> None:
         """Begin to go on with what other processes left unfinished, in all projects."""
-        takeover = Takeover(self.stores, self.projects, self._plan.options.bounds.poll_s)
+        every_s = self._plan.settings.takeover_s
+        sessions = AllProjects(self.stores, self.projects, self._clock)
+        takeover = takeover_of(sessions, self._clock, self._ids.random, every_s)
         self._taking_over = asyncio.create_task(takeover.run(), name="perdure takeover")
         duty = Duty(self.services, self._automated, self._plan.options.bounds.poll_s)
         self._firing = asyncio.create_task(duty.run(), name="perdure automations")
@@ -122,6 +124,8 @@ class Server:
     async def drain(self, seconds: float) -> None:
         """Begin nothing new; wait, at most `seconds`, for what runs."""
         self._closing = True
+        if self._taking_over is not None:
+            self._taking_over.cancel()
         engines = self.projects.open_ones.values()
         await asyncio.gather(*(engine.drain(seconds) for engine in engines))
 

@@ -1,57 +1,85 @@
-"""What a server does when it starts: going on with all that another process left unfinished.
+"""Going on, in all projects, with what another process left unfinished.
 
 No client has to ask: a response that runs in the background was promised, whoever listens.
 """
 
-import asyncio
-import contextlib
 import logging
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from perdure.core.errors import PerdureError
 from perdure.doors.projects import Projects
+from perdure.engine.schedules import KIND
+from perdure.engine.takeover import Takeover
+from perdure.ports.clock import Clock
 from perdure.stores.projects import ProjectStores
 
 _LOG: Final = logging.getLogger("perdure.server")
-_UNFINISHED: Final = ("running",)
+_DUE: Final = 100
 
 
-class Takeover:
-    """Wakes, in every project, sessions that were being worked on or were written to.
+class AllProjects:
+    """The sessions of all projects that nobody works on. Finds them by one question to the store
+    beneath, and has them woken by the engine of their project.
 
-    A session that another living process works on is left alone: the store says so when its
-    driver claims it. Those that sleep are the waker's of each project's engine, so a project with
-    anything that may come due is opened, too.
+    What sleeps, and what is planned, is seen to by each project's own engine: so one in which
+    something comes due is opened here if it is not open.
     """
 
-    def __init__(self, stores: ProjectStores, projects: Projects, retry_s: float) -> None:
+    def __init__(self, stores: ProjectStores, projects: Projects, clock: Clock) -> None:
         self._stores = stores
         self._projects = projects
-        self._retry_s = retry_s
+        self._clock = clock
 
-    async def run(self) -> None:
-        """Do it once, however often it takes until the store answers."""
-        while True:
+    async def find(self, limit: int) -> Sequence[str]:
+        """Return at most `limit`, by their names in the store beneath. Raises `Unavailable`."""
+        await self._open_what_is_due()
+        return await self._stores.base.abandoned(limit)
+
+    async def take(self, name: str) -> bool:
+        """Have a session woken here, if its code is."""
+        project, bare = self._stores.parted(name)
+        try:
+            engine = await self._projects.engine(project)
+            return await engine.waker.take(bare)
+        except PerdureError as error:
+            delayed(error)
+            return False
+
+    async def _open_what_is_due(self) -> None:
+        """Open the projects in which somebody has to wake or to fire something."""
+        planned = {self._project(doc.name) for doc in await self._stores.base.docs(KIND)}
+        for project in sorted({*planned, *await self._due()} - self._projects.open_ones.keys()):
             try:
-                await self.take_up()
+                await self._projects.engine(project)
             except PerdureError as error:
-                _LOG.warning("takeover.delayed code=%s", error.code)
-                await asyncio.sleep(self._retry_s)
-            else:
-                return
+                delayed(error)
 
-    async def take_up(self) -> int:
-        """Wake what is unfinished; return how many sessions. Raises `Unavailable`."""
-        woken = 0
-        posted = set(await self._stores.base.mailboxes())
-        for row in await self._stores.base.sessions():
-            unfinished = row.status in _UNFINISHED or row.id in posted
-            if row.parent or not (unfinished or row.wake_at_us):
-                continue  # a subagent is driven where its root is
-            project, name = self._stores.parted(row.id)
-            with contextlib.suppress(PerdureError):
-                engine = await self._projects.engine(project)
-                if unfinished:
-                    engine.wake(name)
-                    woken += 1
-        return woken
+    async def _due(self) -> set[str]:
+        """Return the projects of sessions that are due. Those of open projects, which may stay due
+        for long, hide none behind them.
+        """
+        most, open_ones = _DUE, self._projects.open_ones
+        while True:
+            names = await self._stores.base.due(self._clock.now_us(), most)
+            found = {self._project(name) for name in names}
+            if len(names) < most or found - open_ones.keys():
+                return found
+            most *= 4
+
+    def _project(self, name: str) -> str:
+        return self._stores.parted(name)[0]
+
+
+def delayed(error: PerdureError) -> None:
+    """Write down that taking over waits for something."""
+    _LOG.warning("takeover.delayed code=%s", error.code)
+
+
+def takeover_of(
+    sessions: AllProjects, clock: Clock, chance: Callable[[], float], every_s: float
+) -> Takeover:
+    """Return the duty of a server."""
+    made = Takeover(sessions.find, sessions.take, clock, chance, every_s)
+    made.blamed = delayed
+    return made
