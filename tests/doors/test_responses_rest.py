@@ -1,5 +1,6 @@
 """What else the Responses API promises: cancel, delete, paging, storing, limits, counting."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 
 from perdure.core.content import Text
 from perdure.core.secrets import Secret
+from perdure.engine.session import Session
 from perdure.models.openai import OpenAI
 from perdure.models.scripted import Call
 from perdure.testing.fake_vendors import FakeVendor
@@ -179,6 +181,23 @@ async def test_a_long_conversation_is_said_shorter() -> None:
         context = await server.server.projects.open_ones["default"].session(done.id)
         read = str(await context.context())
         assert read.index("And?") < read.index("They greeted.") < read.index("Go")
+
+
+async def test_a_summary_that_cannot_be_had_is_no_fault_of_the_server() -> None:
+    slow = script(Reply(text="a long summary " * 100), delay_s=0.05)
+    async with up({"talk": TALK, "slow": slow}) as server:
+        client = await server.openai()
+        with pytest.raises(openai.BadRequestError) as refused:  # a name that the operator's * takes
+            await client.responses.compact(model="nobody", input="Hi")
+        assert refused.value.code == "E-MODEL-SUMMARY"
+        asking = asyncio.ensure_future(client.responses.compact(model="slow", input="Hi"))
+        engine = await server.server.projects.engine("default")
+        while not (rows := [r for r in await engine.sessions() if r.status == "running"]):
+            await asyncio.sleep(0)
+        await Session(engine, rows[0].id).interrupt(by="somebody")
+        with pytest.raises(openai.ConflictError) as ended:
+            await asking
+        assert "somebody ended its session" in str(ended.value)
 
 
 async def test_tokens_are_estimated() -> None:

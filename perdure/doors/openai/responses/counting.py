@@ -9,7 +9,14 @@ from starlette.responses import JSONResponse, Response
 from perdure.core import compacting, events as e
 from perdure.core.agent import AgentSpec, Compaction
 from perdure.core.content import ContextItem, ModelItem, Text, Usage
-from perdure.core.errors import Unavailable
+from perdure.core.errors import (
+    BudgetReached,
+    Conflict,
+    ErrorInfo,
+    InvalidRequest,
+    PerdureError,
+    Unavailable,
+)
 from perdure.core.state import State
 from perdure.doors.http import Call
 from perdure.doors.openai import inputs, outputs
@@ -23,6 +30,11 @@ from perdure.wire.history import estimate
 
 Json = dict[str, Any]
 _NAME: Final = "openai-compaction"
+# What another request may cure, and the same one never will.
+_THEIRS: Final = frozenset((
+    "E-MODEL-NAME", "E-MODEL-UNKNOWN", "E-MODEL-REJECT", "E-MODEL-REFUSED",
+    "E-CONTEXT-OVERFLOW", "E-CONTEXT-FULL",
+))  # fmt: skip
 
 
 async def input_tokens(call: Call) -> Response:
@@ -89,6 +101,19 @@ async def _read(call: Call, body: Json, given: list[Json]) -> tuple[list[Context
     return [*past, *inputs.read(listed, {}).items], listed
 
 
+def _unwritten(error: ErrorInfo | None) -> PerdureError:
+    """Return why there is no summary: it is the request's fault, or it passes."""
+    code, start = "E-MODEL-SUMMARY", "The summary could not be written"
+    if error is None:
+        return Conflict(code, f"{start}: somebody ended its session. Ask for it again.")
+    said = f"{start}: {error.message} [{error.code}]"
+    if error.code.startswith("E-LIMIT-"):
+        return BudgetReached(code, said)
+    if error.code in _THEIRS:
+        return InvalidRequest(code, said)
+    return Unavailable(code, said, retry_after_s=error.retry_after_s)
+
+
 async def _summary(
     call: Call, name: str, model: str, instructions: str, items: list[ContextItem]
 ) -> tuple[str, Usage]:
@@ -105,9 +130,8 @@ async def _summary(
     await call.engine.create(e.SessionCreated(name, spec))
     session = Session(call.engine, name)
     state: State = await session.send(told, by=call.principal.id)
-    if state.last_status != "completed":
-        why = state.last_error.message if state.last_error else "the model was not asked"
-        raise Unavailable("E-MODEL-SUMMARY", f"The summary could not be written: {why}")
+    if state.turn is not None or state.last_status != "completed":
+        raise _unwritten(state.last_error)
     replies = [item for item in await session.context() if isinstance(item, ModelItem)]
     words = [part.text for part in replies[-1].items if isinstance(part, Text)]
     usage = Usage(state.spent.input_tokens, state.spent.output_tokens)
