@@ -229,10 +229,14 @@ def test_every_kind_of_anomaly_is_planted() -> None:
     assert {kind for _, kinds in PLANTED for kind in kinds} == set(get_args(Kind))
 
 
-def test_a_line_that_a_kill_cut_short_is_no_observation(tmp_path: Path) -> None:
-    path = tmp_path / "notes"
+def test_a_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
     notes = h.Notes(path, fsync=True)
     notes.write(h.Posted("s", "k", 1))
     notes.close()
     path.write_bytes(path.read_bytes() + b'{"type":"posted","se')
-    assert list(h.read_notes([path])) == [h.Posted("s", "k", 1)]
+    tail = h.Tail(tmp_path)
+    assert tail.poll() == [h.Posted("s", "k", 1)]
+    path.write_bytes(path.read_bytes() + b'ssion":"s","key":"k","at_ns":2}\n')
+    assert tail.poll() == [h.Posted("s", "k", 2)]
+    assert tail.observations == [h.Posted("s", "k", 1), h.Posted("s", "k", 2)]

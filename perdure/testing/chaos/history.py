@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -171,9 +170,27 @@ class Notes:
         os.close(self._fd)
 
 
-def read_notes(paths: Sequence[Path]) -> Iterator[Observation]:
-    """Yield what was observed, file by file. A line that a kill cut short is none."""
-    for path in paths:
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(msgspec.DecodeError):
-                yield _DECODER.decode(line)
+class Tail:
+    """Reads what is written below a directory while it is being written."""
+
+    def __init__(self, home: Path) -> None:
+        self.observations: list[Observation] = []
+        self._home = home
+        self._read: dict[Path, int] = {}
+
+    def poll(self) -> list[Observation]:
+        """Return what is new. A line that is not whole is none yet; a kill may leave one for good,
+        and the next line begins behind it.
+        """
+        found: list[Observation] = []
+        for path in sorted(self._home.glob("*.jsonl")):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                data = file.read()
+            whole = data.rfind(b"\n") + 1
+            self._read[path] = self._read.get(path, 0) + whole
+            for line in data[:whole].splitlines():
+                with contextlib.suppress(msgspec.DecodeError):
+                    found.append(_DECODER.decode(line))
+        self.observations += found
+        return found
