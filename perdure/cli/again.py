@@ -36,8 +36,12 @@ def open_question(question: str) -> str:
 
 
 def held_up(payload: object) -> str:
-    """Return in words that a provider is left alone, if the event says so."""
+    """Return in words that a provider is left alone, or a journal came from elsewhere, if the event
+    says so.
+    """
     match payload:
+        case e.NoteRecorded(text=text, imported=int() as many) if many:
+            return one_line(text)
         case e.NoteRecorded(text=text) if told(text) is not None:
             return one_line(text)
         case e.ModelRequested(because=why, model=model) if why:

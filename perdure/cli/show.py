@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from perdure.cli.changes import print_diff
+from perdure.cli.lines import as_told, imported
 from perdure.cli.opened import Opened, opened
 from perdure.cli.screen import Screen
 from perdure.cli.story import story, taken_back
@@ -104,14 +105,14 @@ def _said(screen: Screen, who: str, text: str) -> None:
 
 
 async def _journal(screen: Screen, session: Session, at: int | None) -> int:
-    gone = await taken_back(session, at)
+    gone, now = await taken_back(session, at), await session.state()
     async for event in session.events(until=at):
         if screen.json:
             screen.write(up(event).decode())
             continue
         when = _when(event).strftime("%H:%M:%S.%f")[:-3]
         head = f"{event.seq:>6}  {when}  {pad(event.type, 24)} "
-        said = describe(event)
+        said = describe(as_told(event, now))
         said = "" if said == event.type else one_line(said)
         screen.faded = event.seq in gone
         said = "(taken back) " * screen.faded + said
@@ -135,6 +136,8 @@ async def _event(screen: Screen, session: Session, at: int) -> int:
         screen.line("  " + screen.style(key, "cyan") + ":")
         for line in wrap(text, screen.width - 4):
             screen.line("    " + line)
+    if at <= (now := await session.state()).imported:
+        screen.line("  " + screen.style(imported(now), "yellow"))
     if isinstance(event.payload, ToolFinished | ModelResponded):
         screen.line(screen.dim(f"  the session was {status(state)} after this"))
     return 0

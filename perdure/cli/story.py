@@ -7,6 +7,7 @@ from typing import Final
 from perdure.cli.asked import asked_in
 from perdure.cli.asking import question
 from perdure.cli.failing import fields_of, in_words
+from perdure.cli.lines import as_told, imported
 from perdure.cli.naps import until_when
 from perdure.cli.opened import Opened
 from perdure.cli.printer import INDENT, Printer
@@ -43,6 +44,8 @@ async def story(screen: Screen, place: Opened, session: Session) -> int:
         fields = {**plain(row), "status": status(state), "asked": asked}
         fields |= {"timers": plain(list(state.timers.values()))} if state.timers else {}
         fields |= {"tree": plain(tree)} if tree else {}
+        if state.imported:
+            fields |= {"imported": state.imported, "imported_by": state.imported_by}
         screen.line(plain_json.dumps(fields))
         return 0
     _head(screen, state)
@@ -63,7 +66,7 @@ async def story(screen: Screen, place: Opened, session: Session) -> int:
             screen.faded = event.seq in gone
             if screen.faded:
                 printer.note("⟲", "taken back: what follows counts no longer, up to the rewind")
-        printer.event(event)
+        printer.event(as_told(event, state))
     printer.fresh_line()
     screen.faded = False
     tree = await tree_below(place, state)
@@ -124,6 +127,8 @@ def _head(screen: Screen, state: State) -> None:
         where.append(f"subagent of {state.parent}")
     if where:
         screen.line("  " + screen.dim(" · ".join(where)))
+    if state.imported:
+        screen.line("  " + screen.style(imported(state), "yellow"))
     screen.line()
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from perdure.cli.asked import asked_in
 from perdure.cli.asking import rule_of
+from perdure.cli.lines import imported
 from perdure.cli.opened import Opened
 from perdure.cli.screen import Screen
 from perdure.cli.text import clean, duration, one_line, plural, width_of, wrap
@@ -74,6 +75,8 @@ def as_json(each: Open, now_us: int) -> dict[str, Any]:
         "session": each.state.id,
         "agent": each.state.spec.name,
         "above": list(each.above),
+        "imported": each.state.imported,
+        "imported_by": each.state.imported_by,
         **plain(asked),
         "tool": asked.call.tool,
         "rule": rule_of(asked),
@@ -102,6 +105,8 @@ def show(screen: Screen, waiting: Sequence[Open], now_us: int) -> None:
             path = " › ".join((*each.above, before))
             screen.line()
             screen.line("  " + screen.bold(path) + screen.dim(f"  {each.state.spec.name}"))
+            if each.state.imported:
+                screen.line("    " + screen.style(imported(each.state), "yellow"))
         _question(screen, each, now_us)
 
 

@@ -287,9 +287,15 @@ class StateSet(Fact, frozen=True, tag="state.set"):
 
 
 class NoteRecorded(Fact, frozen=True, tag="note.recorded"):
-    """A remark for people. Nothing depends on it."""
+    """A remark for people. No decision depends on it.
+
+    With `imported` it says that the first so many events were not written by this store but brought
+    by `imported_by`: the names in them are as they came.
+    """
 
     text: str
+    imported: int = 0
+    imported_by: str = ""
 
 
 Payload = (

@@ -14,7 +14,7 @@ from perdure.core import events as e, folds_calls as calls, folds_models as mode
 from perdure.core.events import Event
 from perdure.core.folding import corrupt, open_turn
 from perdure.core.state import QueuedInput, State, Turn
-from perdure.core.timeline import forked, rewound
+from perdure.core.timeline import forked, imported, rewound
 
 
 def fold(events: Iterable[Event], start: State | None = None) -> State:
@@ -100,7 +100,7 @@ def _session_updated(state: State, event: Event, p: e.SessionUpdated) -> State:
 def _session_forked(state: State, event: Event, p: e.SessionForked) -> State:
     if p.at != event.seq - 1:
         raise corrupt(event, f"it begins at event {p.at}")
-    return forked(state, event, p)
+    return imported(forked(state, event, p), event, p)
 
 
 def _session_rewound(state: State, event: Event, p: e.SessionRewound) -> State:
@@ -198,6 +198,10 @@ def _environment_restored(state: State, event: Event, p: e.EnvironmentRestored) 
     return replace(state, snapshot=p.snapshot, restore_due=False)
 
 
+def _note_recorded(state: State, event: Event, p: e.NoteRecorded) -> State:
+    return imported(state, event, p)
+
+
 def _nothing(state: State, event: Event, p: object) -> State:
     return state
 
@@ -236,5 +240,5 @@ _FOLDS: Final[Mapping[type, Callable[[State, Event, Any], State]]] = {
     e.EnvironmentSnapshotted: _environment_snapshot,
     e.EnvironmentRestored: _environment_restored,
     e.EnvironmentLost: _nothing,
-    e.NoteRecorded: _nothing,
+    e.NoteRecorded: _note_recorded,
 }

@@ -49,7 +49,8 @@ class SessionForked(Fact, frozen=True, tag="session.forked"):
     """This session begins here with the first `at` events of `origin` as its own past.
 
     `unsafe` are calls that were open at `at` and left afterwards in the origin: what became of
-    them there is known, so they are not simply run again here.
+    them there is known, so they are not simply run again here. The first `imported` of the events
+    were not written by this store but brought by `imported_by`.
     """
 
     session: str
@@ -58,6 +59,8 @@ class SessionForked(Fact, frozen=True, tag="session.forked"):
     by: str = ""
     agent: AgentSpec | None = None
     unsafe: tuple[str, ...] = ()
+    imported: int = 0
+    imported_by: str = ""
 
 
 class SessionRewound(Fact, frozen=True, tag="session.rewound"):

@@ -192,6 +192,8 @@ class State(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     snapshot: str = ""
     first_snapshot: str = ""  # the workspace as it was at its beginning
     restore_due: bool = False  # the workspace is not at `snapshot` yet
+    imported: int = 0  # how many events, from the first, this store did not write itself
+    imported_by: str = ""
     generation: int = 0  # forks and rewinds in the past: fresh call ids differ from undone ones
     level: str = ""
     values: Mapping[str, msgspec.Raw] = {}

@@ -14,6 +14,7 @@ from perdure.core.errors import CorruptJournal
 from perdure.core.events import Event
 from perdure.core.state import CallState, Phase, Spent, State
 
+_IMPORTED: Final = " (imported)"  # behind the name of whoever decided elsewhere
 _OPEN: Final = (Phase.PROPOSED, Phase.READY, Phase.ASKING, Phase.REFUSED, Phase.STARTED)
 
 
@@ -71,7 +72,7 @@ def rewound(base: State, now: State, event: Event) -> State:
     later = tuple(q for q in now.queue if q.seq > p.to)
     signals = tuple(s for s in now.signals if s.seq > p.to)
     # What was allowed since is taken back with its time; what was revoked stays revoked.
-    grants = {k: g for k, g in base.grants.items() if k in now.grants}
+    grants = {k: now.grants[k] for k in base.grants if k in now.grants}
     known = {q.seq for q in base.queue}
     snapshot = base.snapshot or now.first_snapshot
     return replace(
@@ -102,6 +103,8 @@ def rewound(base: State, now: State, event: Event) -> State:
         parked=None,
         closed=now.closed,
         last_tokens_seq=0,
+        imported=now.imported,
+        imported_by=now.imported_by,
     )
 
 
@@ -128,6 +131,31 @@ def forked(base: State, event: Event, p: e.SessionForked) -> State:
         parent_call="",
         asked=None,
     )
+
+
+def imported(state: State, event: Event, p: e.NoteRecorded | e.SessionForked) -> State:
+    """Return the state of a session whose first `imported` events came from elsewhere, if `p` says
+    so: who decided there is what that journal says, and not what this store knows.
+    """
+    if not p.imported:
+        return state
+    if not 0 < p.imported < event.seq:
+        raise CorruptJournal(
+            "E-JOURNAL-ORDER",
+            f"Event {event.seq} ({event.type}) cannot follow: so many events were not imported.",
+        )
+    return replace(
+        state,
+        imported=p.imported,
+        imported_by=p.imported_by,
+        decided=tuple(replace(each, by=as_imported(each.by)) for each in state.decided),
+        grants={k: replace(g, by=as_imported(g.by)) for k, g in state.grants.items()},
+    )
+
+
+def as_imported(by: str) -> str:
+    """Return the name of somebody who decided elsewhere, as it is told here."""
+    return by if by.endswith(_IMPORTED) else by + _IMPORTED
 
 
 def _branched(base: State, unsafe: Sequence[str]) -> State:

@@ -89,11 +89,16 @@ async def fork(
         where = msgspec.structs.replace(spec.environment, in_place=False)
         agent = msgspec.structs.replace(spec, environment=where)
     unsafe = tuple(left_since(base, later))
+    now, _, _ = await load(kit.store, source)
+    imported = min(now.imported, base.seq)  # also where the fork begins before the import was said
+    imported_by = now.imported_by if imported else ""
     await kit.store.fork(source, base.seq, name)
     claim = await kit.store.claim(name)
     try:
         journal = Journal(kit, claim, base, 0)
-        journal.append(e.SessionForked(name, source, base.seq, by, agent, unsafe))
+        journal.append(
+            e.SessionForked(name, source, base.seq, by, agent, unsafe, imported, imported_by)
+        )
         if said:  # a message ends a pause, and this one waits for whoever resumes the fork
             message = e.InputAccepted("message", said, EDIT, by)
             journal.append(message, e.InputAccepted("pause", by=by))

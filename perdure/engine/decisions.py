@@ -11,6 +11,7 @@ from perdure.core.events import Event
 from perdure.core.inbox import Decide, Revoke
 from perdure.core.policy import approval_digest
 from perdure.core.state import Decided, State
+from perdure.core.timeline import as_imported
 from perdure.engine import grants
 from perdure.engine.answers import Held, ensure_open
 from perdure.engine.grants import Scope, shown_time
@@ -142,7 +143,8 @@ async def how_it_ended(session: Held, state: State, action_id: str) -> Decided |
     async for event in session.events():
         match event.payload:
             case e.ActionResolved(action_id=name, decision=what, by=by) if name == action_id:
-                found = Decided(action_id, "", what, by, event.at_us)
+                told = as_imported(by) if event.seq <= state.imported else by
+                found = Decided(action_id, "", what, told, event.at_us)
             case _:
                 pass
     return found

@@ -106,16 +106,18 @@ async def _blobs(store: Store, record: Record, told: set[str]) -> AsyncIterator[
 async def import_session(store: Store, lines: Lines, name: str = "", *, by: str = "") -> str:
     """Store an exported journal, unchanged, and return the session's id.
 
-    Everything is read and checked before anything is written. Under another `name` one event is
-    added that says where it came from, and the session is paused. Raises `InvalidRequest`
+    Everything is read and checked before anything is written. The chain proves that nothing in it
+    was changed since it was written, not who wrote it, nor that the names in it are true: with `by`
+    one event is added that says who brought it. Under another `name` that event also says where it
+    came from, and the session is paused. Raises `InvalidRequest`
     (E-IMPORT), `CorruptJournal`, `Conflict` (E-SESSION-EXISTS).
     """
     exported = await read_journal(lines)
     session = name or exported.session
     found, state = list(exported.records), fold(exported.events)
     newest = exported.events[-1]
-    if session != state.id:
-        newest, record = _moved(exported, state, session, by)
+    if by or session != state.id:
+        newest, record = _brought(exported, state, session, by)
         state = fold([*exported.events, newest])
         found.append(record)
     claim = await store.claim(session)
@@ -142,13 +144,23 @@ def _own(session: str, events: Sequence[Event]) -> Sequence[Event]:
     return events[begun:] if name == session else ()
 
 
-def _moved(exported: Exported, state: State, session: str, by: str) -> tuple[Event, Record]:
-    """Return the event by which a journal goes on under another name."""
+def _brought(exported: Exported, state: State, session: str, by: str) -> tuple[Event, Record]:
+    """Return the event by which a journal goes on here, under another name or its own."""
     last = exported.events[-1]
-    payload = e.SessionForked(session, state.id, last.seq, by)
+    payload: e.Payload
+    if session != state.id:
+        payload = e.SessionForked(
+            session, state.id, last.seq, by, imported=last.seq, imported_by=by
+        )
+    else:
+        payload = e.NoteRecorded(_told(last.seq, by), last.seq, by)
     turn = state.turn.number if state.turn else 0
     event = Event(last.seq + 1, _after(last.id), last.at_us, turn, payload)
     return event, records.write(event, exported.records[-1].hash).record
+
+
+def _told(events: int, by: str) -> str:
+    return f"Imported by {by}: events 1 to {events} are as they came, and so are the names in them."
 
 
 def _after(id: str) -> str:

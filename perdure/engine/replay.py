@@ -193,6 +193,8 @@ class _Replayer:
         match event.payload:
             case e.SessionForked():
                 await self._abandon()
+            case e.NoteRecorded(imported=int() as many) if many:
+                await self._abandon()  # what was in flight stayed where the journal came from
             case e.EnvironmentOpened() if _in_sandbox(self._journal.kept):
                 await self._abandon()  # whoever had it open is gone: this is another process
             case e.SessionParked() | e.SessionRewound():

@@ -1,5 +1,8 @@
 """Approving, denying, editing, stopping: from another command line."""
 
+import re
+from pathlib import Path
+
 from tests.cli.shell import Shell
 
 REFUND = "refund {order = 9, eur = 38.0}"
@@ -32,6 +35,27 @@ def test_what_is_allowed_runs_in_the_background(shell: Shell) -> None:
     assert "So: refunded 38.0" in answer(shell)
     assert shell.read("refunds.txt") == "9 38.0\n"
     assert shell.perdure("approve", "s1", "--allow").status == 3
+
+
+def test_what_was_decided_elsewhere_is_hearsay(shell: Shell, tmp_path: Path) -> None:
+    """A journal can be written by anybody: who decided in one that was imported is marked."""
+    waiting(shell)
+    asked = shell.perdure("export", "s1").out
+    assert shell.perdure("approve", "s1", "--allow").status == 0
+    assert "(imported)" not in answer(shell)
+    decided = shell.perdure("export", "s1").out
+    elsewhere = Shell(tmp_path / "elsewhere")
+    elsewhere.folder.mkdir()
+    for lines, name in ((asked, "asked"), (decided, "decided")):
+        assert elsewhere.perdure("import", "-", "--name", name, stdin=lines).status == 0
+    listed = elsewhere.perdure("approve").out
+    assert "imported by" in listed and "asked:a1" in listed
+    (found,) = elsewhere.perdure("approve", "--json").lines
+    assert found[0]["imported"] == asked.count('"seq":') // 2 and found[0]["imported_by"]
+    shown = elsewhere.perdure("show", "decided").out
+    assert re.search(r"refund approved by \S+ \(imported\)", shown) and "imported by" in shown
+    late = elsewhere.perdure("approve", "decided:a1", "--deny")
+    assert late.status == 7 and "(imported) allowed" in late.err
 
 
 def test_what_is_denied_is_told_to_the_model(shell: Shell) -> None:

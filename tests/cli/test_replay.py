@@ -141,7 +141,11 @@ def test_a_session_is_carried_to_another_store(shell: Shell, tmp_path: Path) -> 
     elsewhere.folder.mkdir()
     (taken,) = elsewhere.perdure("import", "../s1.jsonl", "--json").lines
     assert taken == {"session": "s1"}
-    assert journal(elsewhere, "s1") == journal(shell, "s1")
+    *past, note = journal(elsewhere, "s1").splitlines()
+    said = json.loads(note)["payload"]
+    assert past == journal(shell, "s1").splitlines() and said["imported"] == len(past)
+    shown = elsewhere.perdure("show", "s1").out
+    assert f"events 1 to {len(past)} imported by {said['imported_by']}" in shown
     copied = elsewhere.perdure("import", "-", "--name", "copy", stdin=shell.read("s1.jsonl"))
     assert copied.status == 0 and "perdure resume copy" in copied.out, copied.err
     assert elsewhere.perdure("show", "copy", "--json").lines[0]["status"] == "paused"

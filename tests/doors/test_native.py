@@ -181,6 +181,12 @@ async def test_a_journal_goes_out_and_comes_in_under_another_name() -> None:
         assert again["error"]["code"] == "E-SESSION-EXISTS"
         made = await ask(http, "POST", "/import?name=s2", 201, content=lines)
         assert made["row"]["id"] == "s2" and made["row"]["status"] == "paused"
+        async with client(server, "other") as other:
+            await ask(other, "POST", "/import", 201, content=lines)  # under its own name, too
+            for place, name in ((other, "s1"), (http, "s2")):
+                state = (await ask(place, "GET", f"/sessions/{name}"))["state"]
+                assert state["imported"] == lines.count(b'"data":')
+                assert state["imported_by"].startswith("key_")
         torn = await ask(http, "POST", "/import?name=s3", 400, content=lines[:-20])
         assert torn["error"]["code"] == "E-IMPORT"
 

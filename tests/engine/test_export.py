@@ -93,7 +93,9 @@ async def test_under_another_name_it_goes_on_as_a_session_of_its_own() -> None:
         assert await import_session(store, lines, "copy", by="anna") == "copy"
         copied = await journal(store, "copy")
         assert copied[:-1] == events
-        assert copied[-1].payload == e.SessionForked("copy", "s", len(events), "anna")
+        assert copied[-1].payload == e.SessionForked(
+            "copy", "s", len(events), "anna", imported=len(events), imported_by="anna"
+        )
         assert copied[-1].id > copied[-2].id
         session = await engine.session("copy", clerk(Shop()))
         state = await session.send("go on")
