@@ -103,6 +103,21 @@ class Reader:
                 break
         return found
 
+    def owner(self, session: str) -> str | None:
+        """Return the node that a session was claimed by and not released, dead or alive."""
+        row = self.connection.execute(self.sql.read_owner, (_name(session),)).fetchone()
+        return row[0] if row else None
+
+    def owned(self, node: str, limit: int) -> list[str]:
+        """See `Cluster.owned`."""
+        rows = self.connection.execute(self.sql.read_owned, (node, limit))
+        return [row[0] for row in rows]
+
+    def owners(self) -> dict[str, int]:
+        """Return how many sessions each node owns, dead or alive."""
+        rows: list[tuple[str, int]] = list(self.connection.execute(self.sql.read_owners))
+        return dict(rows)
+
     def state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""
         rows = self.connection.execute(self.sql.read_state, (_name(session),))
@@ -142,18 +157,18 @@ class Checkpointer:
     """Moves the log into the database while the writer goes on writing."""
 
     def __init__(self, connection: apsw.Connection) -> None:
-        self.connection = connection
+        self._connection = connection
 
     def work(self, jobs: list[Job]) -> None:
         """Do so once, however often it was asked for."""
         try:
-            self.connection.wal_checkpoint()
+            self._connection.wal_checkpoint()
         except apsw.Error:
             return  # busy, or no room: the log keeps everything until the next time
 
     def end(self) -> None:
         """Close the connection."""
-        self.connection.close()
+        self._connection.close()
 
 
 def _name(session: str) -> str:

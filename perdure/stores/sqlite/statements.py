@@ -54,6 +54,9 @@ class Statements(NamedTuple):
     read_session: str
     read_due: str
     read_unfinished: str
+    read_owner: str
+    read_owned: str
+    read_owners: str
     read_state: str
     read_heads: str
     read_docs: str

@@ -2,15 +2,20 @@
 
 import asyncio
 import secrets
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from perdure.core.errors import PerdureError
+from msgspec.structs import replace
+
+from perdure.core.errors import NotFound, PerdureError
 from perdure.core.journal import Record
 from perdure.ports.blobs import Blobs
 from perdure.ports.carrying import Kept, KeptDoc, Posted
+from perdure.ports.cluster import NodeRow
 from perdure.ports.store import Batch, Claim, Doc, ErrorRow, Letter, SessionRow
 from perdure.stores import refusals, writes
 from perdure.stores.blobs import DirectoryBlobs
@@ -18,6 +23,7 @@ from perdure.stores.faults import Faults
 from perdure.stores.frozen import frozen
 from perdure.stores.offload import Job, Lane, Offload, Threads
 from perdure.stores.sqlite import carrying, jobs
+from perdure.stores.system import SystemClock
 
 if TYPE_CHECKING:
     from perdure.stores.sqlite.connect import Connections
@@ -208,6 +214,51 @@ class SqliteStore:
     async def delete_doc(self, kind: str, name: str) -> None:
         """See `Store.delete_doc`."""
         await self._write(lambda: writes.DeleteDoc(kind, name))
+
+    @property
+    def node(self) -> str:
+        """See `Cluster.node`."""
+        return self._node.name
+
+    @property
+    def draining(self) -> bool:
+        """See `Cluster.draining`."""
+        return not self._closed and self._node.draining
+
+    async def announce(self, address: str) -> None:
+        """See `Cluster.announce`."""
+        about = (version("perdure"), socket.gethostname())
+        await self._read(lambda _: self._node.announce(address, *about))
+
+    async def nodes(self) -> list[NodeRow]:
+        """See `Cluster.nodes`: the processes of this machine. A dead one is none."""
+        from perdure.stores.sqlite.connect import SCHEMA
+
+        rows, owners = await self._read(lambda reader: (self._node.others(), reader.owners()))
+        now_us = SystemClock().now_us()
+        return [
+            replace(row, sessions=owners.get(row.name, 0), seen_at_us=now_us, schema=SCHEMA)
+            for row in rows
+        ]
+
+    async def drain_node(self, node: str) -> None:
+        """See `Cluster.drain_node`."""
+        if not await self._read(lambda _: self._node.ask_to_drain(node)):
+            raise NotFound("E-NODE-UNKNOWN", f"There is no node {node!r}.", "perdure nodes")
+
+    async def owner(self, session: str) -> NodeRow | None:
+        """See `Cluster.owner`."""
+
+        def find(reader: "Reader") -> NodeRow | None:
+            name = reader.owner(session)
+            alive = name is not None and not self._node.is_dead(name)
+            return self._node.row(name) if name is not None and alive else None
+
+        return await self._read(find)
+
+    async def owned(self, node: str, limit: int = 1000) -> list[str]:
+        """See `Cluster.owned`."""
+        return await self._read(lambda reader: reader.owned(node, limit))
 
     async def changed(self, timeout_s: float) -> bool:
         """See `Store.changed`."""

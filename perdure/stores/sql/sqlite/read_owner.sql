@@ -1,0 +1,1 @@
+SELECT owner FROM sessions WHERE name = ?1

@@ -1,0 +1,1 @@
+SELECT owner, count(*) FROM sessions WHERE owner IS NOT NULL GROUP BY owner
