@@ -29,6 +29,7 @@ from perdure.ports.store import SessionRow, Store
 from perdure.remote.engine import RemoteEngine, here_only
 from perdure.remote.link import Address, Link, is_remote
 from perdure.remote.store import RemoteStore
+from perdure.stores.postgres.address import is_postgres
 from perdure.stores.system import RandomIds, SystemClock
 
 if TYPE_CHECKING:
@@ -63,9 +64,10 @@ class Options:
 
 
 class Runtime:
-    """Where sessions live. `store` is `sqlite:///path/to/file.db`, `memory:`, or the address of a
-    server, `https://…`, whose sessions are used by the same methods; the default is PERDURE_URL
-    where that is set, else `sqlite:///perdure.db`.
+    """Where sessions live. `store` is `sqlite:///path/to/file.db`, `memory:`,
+    `postgresql://user@host/database` for any number of machines, or the address of a server,
+    `https://…`, whose sessions are used by the same methods; the default is PERDURE_URL where that
+    is set, else `sqlite:///perdure.db`.
 
     Opens on first use; leave it with `async with` or `close()`. Several processes may open the
     same SQLite file: a session is worked on by one of them, and the others can read it, follow it
@@ -256,10 +258,15 @@ async def open_store(url: str) -> tuple[Store, Path]:
 
         path = Path(url.removeprefix("sqlite:///"))
         return await SqliteStore.open(path), path.with_name(path.name + ".work")
+    if is_postgres(url):
+        from perdure.stores.postgres.store import PostgresStore
+
+        return await PostgresStore.open(url), Path(".perdure") / "work"
     raise InvalidRequest(
         "E-STORE-URL",
-        f"{url!r} names no store.",
-        "Write sqlite:///path/to/file.db, or memory: for one that forgets.",
+        f"{url.partition('://')[0]!r} names no kind of store.",
+        "Write sqlite:///path/to/file.db, postgresql://user@host/database, or memory: for one "
+        "that forgets.",
     )
 
 

@@ -115,7 +115,8 @@ class PostgresServer:
         from psycopg import sql
 
         with psycopg.connect(self.conninfo(), autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            make = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+            connection.execute(make)
         return self.url(name)
 
     def start(self) -> None:
@@ -188,6 +189,7 @@ class PostgresServer:
         `promote` makes it the primary.
         """
         import psycopg
+        from psycopg import sql
 
         other = PostgresServer(Path(tempfile.mkdtemp(prefix="pdpg")), tcp=self._tcp)
         other._own_root = True
@@ -197,7 +199,8 @@ class PostgresServer:
         other._settings |= {"primary_conninfo": f"'{source}'"}
         other.start()
         with psycopg.connect(self.conninfo(), autocommit=True) as connection:
-            connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+            wait = sql.SQL("ALTER SYSTEM SET synchronous_standby_names = {}").format(name)
+            connection.execute(wait)
             connection.execute("SELECT pg_reload_conf()")
         return other
 

@@ -6,7 +6,9 @@ from perdure.ports.store import Store
 from perdure.stores.faults import Faults
 from perdure.stores.memory import MemoryDisk, MemoryStore
 from perdure.stores.offload import Offload
+from perdure.stores.postgres.store import PostgresStore
 from perdure.stores.sqlite import SqliteStore
+from tests.contract.postgres import expire
 
 
 class MemoryHarness:
@@ -74,3 +76,26 @@ class Script(Faults):
                 raise self._error
             assert self.store is not None
             self.store.kill()
+
+
+class PostgresHarness:
+    """Connections to one database; a killed one's lease counts as run out at once."""
+
+    def __init__(self, url: str, offload: Offload | None = None) -> None:
+        self._url = url
+        self._offload = offload
+        self._opened: list[PostgresStore] = []
+
+    async def open(self) -> PostgresStore:
+        store = await PostgresStore.open(self._url, offload=self._offload, poll_s=0.005)
+        self._opened.append(store)
+        return store
+
+    async def kill(self, store: Store) -> None:
+        assert isinstance(store, PostgresStore)
+        store.kill()
+        expire(self._url, store.node)
+
+    async def close(self) -> None:
+        for store in self._opened:
+            await store.close()

@@ -12,6 +12,7 @@ from perdure.core.journal import Record, link
 from perdure.ports.store import Batch, Claim, ErrorRow, SessionRow, Store
 from perdure.stores.memory import MemoryStore
 from perdure.stores.offload import Inline
+from perdure.testing.store_harness import StoreHarness
 from tests.contract.stores import MemoryHarness, SqliteHarness
 
 SESSIONS = ("ses_1", "ses_2", "ses_3", "ses_4")
@@ -21,7 +22,7 @@ KEYS = ("k1", "k2", "k3", "k4")
 class Caller:
     """Calls two connections as a seed says, and notes every answer."""
 
-    def __init__(self, seed: int, harness: MemoryHarness | SqliteHarness) -> None:
+    def __init__(self, seed: int, harness: StoreHarness) -> None:
         self._chance = Random(seed)
         self._harness = harness
         self._stores: list[Store] = []

@@ -1,0 +1,1 @@
+"""Journals in PostgreSQL, shared by any number of nodes. `open_store` opens it by its address."""

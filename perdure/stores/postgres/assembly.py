@@ -1,0 +1,93 @@
+"""Putting the parts of a store together, with the database at hand."""
+
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+
+from perdure.core.errors import PerdureError
+from perdure.ports.clock import Clock
+from perdure.stores.faults import Faults
+from perdure.stores.postgres import failures, migrations, statements
+from perdure.stores.postgres.address import Address
+from perdure.stores.postgres.bell import Bell
+from perdure.stores.postgres.claims import Claims
+from perdure.stores.postgres.lease import Lease, Who
+from perdure.stores.postgres.link import Connection, Link
+from perdure.stores.postgres.parts import Parts
+from perdure.stores.postgres.reader import Reader
+from perdure.stores.postgres.writer import Writer
+
+_ALL: Final = 2**31 - 1
+
+
+def assemble(
+    address: Address,
+    who: tuple[str, str, str],
+    faults: Faults,
+    clock: Clock,
+    heard: Callable[[], None] | None,
+    *,
+    readers: int,
+) -> Parts:
+    """Connect, see that the tables are ours and safe, and begin to be alive.
+
+    Without `heard` there are no threads: a simulator calls `Lease.beat` itself. Raises
+    `Unavailable`.
+    """
+    name = who[0]
+    link = Link(address, f"{name} lease", clock, patience_s=max(1.0, address.lease_s))
+    try:
+        guarantee = _prepared(link)
+        sql = statements.load()
+        claims = Claims()
+
+        def check(connection: Connection) -> None:
+            values = {"node": name, "limit": _ALL}
+            claims.compare(connection.execute(sql.owned.encode(), values).fetchall())
+
+        newest = migrations.steps()[-1].version
+        lease = Lease(link, sql, Who(*who, newest), check)
+        lease.beat()
+        link.use(lambda connection: connection.execute(sql.sweep.encode()))
+    except psycopg.Error as error:
+        link.end()
+        raise _not_opened(error, address) from None
+    except PerdureError:
+        link.end()
+        raise
+    writing = Link(address, f"{name} writer", clock)
+    reading = [Link(address, f"{name} reader {n}", clock, patience_s=60.0) for n in range(readers)]
+    bell = None
+    if heard is not None:
+        bell = Bell(
+            Link(address, f"{name} bell", clock), Link(address, f"{name} ear", clock), heard
+        )
+        bell.start()
+        lease.start([writing, *reading])
+    writer = Writer(writing, sql, lease, faults, bell.ring if bell else _nothing)
+    return Parts(
+        address, writer, [Reader(each, sql) for each in reading], lease, claims, bell, guarantee
+    )
+
+
+def _prepared(link: Link) -> str:
+    """Make or upgrade the tables; return what the server promises."""
+    address = link.address
+
+    def prepare(connection: Connection) -> str:
+        guarantee = migrations.check_safety(connection, address.shown, unsafe=address.unsafe)
+        migrations.migrate(connection, address.schema)
+        return guarantee
+
+    return link.use(prepare)
+
+
+def _not_opened(error: psycopg.Error, address: Address) -> PerdureError:
+    if error.sqlstate and not isinstance(error, psycopg.OperationalError):
+        return failures.translate(error, address.shown)
+    return failures.refused(address.shown, error)
+
+
+def _nothing() -> None:
+    """Nobody is to be told."""

@@ -1,0 +1,192 @@
+"""Reads, on connections of their own: they never wait for a commit, nor it for them."""
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import msgspec
+import psycopg
+
+from perdure.core import codec
+from perdure.core.errors import PerdureError
+from perdure.core.journal import Record
+from perdure.ports.cluster import NodeRow
+from perdure.ports.store import Doc, ErrorRow, Letter, SessionRow
+from perdure.stores import refusals
+from perdure.stores.keys import packed, unpacked
+from perdure.stores.offload import Job
+from perdure.stores.postgres import failures
+from perdure.stores.postgres.link import Connection, Link
+from perdure.stores.postgres.statements import Statements
+from perdure.stores.postgres.tables import error_row
+
+_ROWS: Final = codec.Reader[SessionRow](SessionRow)
+_OUTAGE_S: Final = 15.0  # a client who only looks is told that it cannot be looked at
+
+
+class Read(Job):
+    """One read."""
+
+    def __init__(self, run: "Callable[[Reader], object]") -> None:
+        super().__init__()
+        self.run = run
+
+
+class Reader:
+    """Each read is one statement, so what it answers is of one moment."""
+
+    def __init__(self, link: Link, sql: Statements) -> None:
+        self._link = link
+        self._sql = sql
+        self._connection: Connection | None = None
+
+    def work(self, jobs: list[Read]) -> None:
+        """Fill in the outcome of every job."""
+        for job in jobs:
+            try:
+                job.outcome = self._tried(job)
+            except psycopg.Error as error:
+                job.error = failures.translate(error, self._link.address.shown)
+            except PerdureError as error:
+                job.error = error
+
+    def end(self) -> None:
+        """Close the connection."""
+        self._link.end()
+
+    def _tried(self, job: Read) -> object:
+        pauses = self._link.pauses(min(_OUTAGE_S, self._link.address.outage_s))
+        while True:
+            try:
+                return self._link.use(lambda connection: self._read(connection, job))
+            except psycopg.Error as error:
+                if not self._link.is_away(error):
+                    raise
+                if not pauses.once():
+                    raise failures.away(self._link.address.shown) from None
+
+    def _read(self, connection: Connection, job: Read) -> object:
+        self._connection = connection
+        return job.run(self)
+
+    def _all(self, statement: str, **values: object) -> list[tuple[Any, ...]]:
+        assert self._connection is not None
+        rows = self._connection.execute(statement.encode(), values, binary=True).fetchall()
+        return cast("list[tuple[Any, ...]]", rows)
+
+    def events(self, session: str, after: int, limit: int) -> list[Record]:
+        """See `Store.read`."""
+        values = {"session": _name(session), "after": max(after, 0), "limit": limit}
+        return [Record(*row) for row in self._all(self._sql.read_events, **values)]
+
+    def inbox(self, session: str) -> list[Letter]:
+        """See `Store.inbox`."""
+        rows = self._all(self._sql.read_inbox, session=_name(session))
+        return [Letter(unpacked(key), body) for key, body in rows]
+
+    def mailboxes(self, prefix: str) -> list[str]:
+        """See `Store.mailboxes`."""
+        return [row[0] for row in self._all(self._sql.read_mailboxes, **_range(prefix))]
+
+    def sessions(self, prefix: str = "") -> list[SessionRow]:
+        """See `Store.sessions`."""
+        return [_row(*row) for row in self._all(self._sql.read_sessions, **_range(prefix))]
+
+    def session(self, session: str) -> SessionRow | None:
+        """See `Store.session`."""
+        rows = self._all(self._sql.read_session, session=_name(session))
+        return _row(*rows[0]) if rows else None
+
+    def due(self, now_us: int, limit: int, prefix: str) -> list[str]:
+        """See `Store.due`."""
+        values = {"now_us": now_us, "limit": limit, **_range(prefix)}
+        return [row[0] for row in self._all(self._sql.read_due, **values)]
+
+    def abandoned(self, limit: int) -> list[str]:
+        """See `Store.abandoned`."""
+        return [row[0] for row in self._all(self._sql.abandoned, limit=limit)]
+
+    def state(self, session: str) -> tuple[int, bytes] | None:
+        """See `Store.load_state`."""
+        rows = self._all(self._sql.read_state, session=_name(session))
+        return (rows[0][0], bytes(rows[0][1])) if rows else None
+
+    def errors(self, prefix: str = "") -> list[ErrorRow]:
+        """See `Store.errors`."""
+        rows = self._all(self._sql.read_errors, **_range(prefix))
+        return [row for (data,) in rows if (row := error_row(data)) is not None]
+
+    def docs(self, kind: str, prefix: str, after: str, limit: int | None) -> list[Doc]:
+        """See `Store.docs`."""
+        first = packed(prefix)
+        values = {
+            "kind": packed(kind), "first": first, "last": first + b"\xff",
+            "after": packed(after), "limit": limit,
+        }  # fmt: skip
+        rows = self._all(self._sql.read_docs, **values)
+        return [Doc(unpacked(name), version, data) for name, version, data in rows]
+
+    def doc(self, kind: str, name: str) -> Doc | None:
+        """See `Store.doc`."""
+        rows = self._all(self._sql.find_doc, kind=packed(kind), name=packed(name))
+        return Doc(name, *rows[0]) if rows and rows[0][1] is not None else None
+
+    def changes(self, node: str) -> list[tuple[str, int]]:
+        """Return how many groups each other node has committed."""
+        return [(row[0], row[1]) for row in self._all(self._sql.changes, node=node)]
+
+    def check(self) -> list[tuple[str, str]]:
+        """Return what is wrong with the tables: the session, or "" for all, and what it is."""
+        wrong = [
+            (name, f"it is said to end at {seq}, but its events end at {end}")
+            for name, seq, end in self._all(self._sql.check)
+        ]
+        unreadable = [row.id for row in self.sessions() if row.error == "E-DB-CORRUPT"]
+        return wrong + [(name, "its row in the list cannot be read") for name in unreadable]
+
+    def nodes(self) -> list[NodeRow]:
+        """See `Cluster.nodes`."""
+        rows = self._all(self._sql.read_nodes)
+        return [NodeRow(*row) for row in rows]
+
+    def owner(self, session: str) -> str | None:
+        """Return the name of the live node that owns the session."""
+        rows = self._all(self._sql.owner, session=_name(session))
+        return rows[0][0] if rows else None
+
+    def owned(self, node: str, limit: int) -> list[str]:
+        """See `Cluster.owned`."""
+        return [row[0] for row in self._all(self._sql.owned, node=node, limit=limit)]
+
+    def blob(self, digest: str) -> bytes | None:
+        """Return what is kept under that digest."""
+        rows = self._all(self._sql.get_blob, digest=digest)
+        return bytes(rows[0][0]) if rows else None
+
+
+def _name(session: str) -> str:
+    # No session is called "": what cannot be a name is not found.
+    return session if refusals.is_name(session) else ""
+
+
+def _range(prefix: str) -> dict[str, str | None]:
+    """Return where the names that begin so begin and end; no end at all: None."""
+    if not prefix:
+        return {"first": "", "last": None}
+    if not refusals.is_name(prefix):
+        return {"first": "", "last": ""}  # nothing begins so
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return {"first": prefix, "last": None}
+    last = ord(stem[-1])
+    behind = stem[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)
+    return {"first": prefix, "last": behind}
+
+
+def _row(name: str, seq: int, data: bytes | None) -> SessionRow:
+    if data is None:
+        return SessionRow(id=name, seq=seq)
+    try:
+        return _ROWS.read(data)
+    except msgspec.DecodeError:
+        # A row is only a summary: one that is damaged must not hide all other sessions.
+        return SessionRow(id=name, seq=seq, error="E-DB-CORRUPT")

@@ -1,0 +1,1 @@
+SELECT node, version FROM changes WHERE node <> %(node)s ORDER BY node

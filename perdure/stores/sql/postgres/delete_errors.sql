@@ -1,0 +1,1 @@
+DELETE FROM errors WHERE session = %(session)s

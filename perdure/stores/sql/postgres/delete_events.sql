@@ -1,0 +1,1 @@
+DELETE FROM events WHERE session = %(session)s AND born = %(born)s AND seq > %(kept)s

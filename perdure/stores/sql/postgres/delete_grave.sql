@@ -1,0 +1,1 @@
+DELETE FROM graves WHERE session = %(session)s AND born = %(born)s

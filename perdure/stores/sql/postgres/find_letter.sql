@@ -1,0 +1,1 @@
+SELECT digest FROM letters WHERE session = %(session)s AND key = %(key)b

@@ -1,0 +1,1 @@
+UPDATE counters SET value = greatest(value, %(epoch)s) WHERE name = 'epochs'

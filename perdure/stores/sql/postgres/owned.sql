@@ -1,0 +1,1 @@
+SELECT session, epoch FROM sessions WHERE owner = %(node)s ORDER BY session LIMIT %(limit)s

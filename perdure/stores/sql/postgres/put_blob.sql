@@ -1,0 +1,1 @@
+INSERT INTO blobs (digest, data) VALUES (%(digest)s, %(data)b) ON CONFLICT (digest) DO NOTHING

@@ -1,0 +1,8 @@
+SELECT
+    n.node, n.address, n.version, n.host,
+    (extract(EPOCH FROM n.started) * 1000000)::bigint,
+    (extract(EPOCH FROM n.seen) * 1000000)::bigint,
+    extract(EPOCH FROM n.until - clock_timestamp())::double precision,
+    n.until > clock_timestamp(), n.draining,
+    (SELECT count(*) FROM sessions AS s WHERE s.owner = n.node), n.schema_version
+FROM nodes AS n ORDER BY n.node

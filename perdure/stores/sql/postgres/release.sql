@@ -1,0 +1,2 @@
+UPDATE sessions SET owner = NULL
+WHERE session = %(session)s AND owner = %(node)s AND epoch = %(epoch)s

@@ -1,0 +1,1 @@
+UPDATE sessions SET owner = NULL WHERE owner = %(node)s
