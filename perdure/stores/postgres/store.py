@@ -24,7 +24,8 @@ from perdure.stores.postgres.address import check_installed, parse
 from perdure.stores.system import SystemClock
 
 if TYPE_CHECKING:
-    from perdure.stores.postgres.reader import Reader
+    from perdure.stores.postgres.parts import Parts
+    from perdure.stores.postgres.reader import Read, Reader
 
 T = TypeVar("T")
 
