@@ -141,9 +141,13 @@ class Journal:
 
     @classmethod
     async def open(cls, kit: Kit, claim: Claim) -> "Journal":
-        """Read and fold. Raises `CorruptJournal` when the journal contradicts itself."""
+        """Read and fold. Raises `CorruptJournal` when the journal contradicts itself, `LeaseLost`
+        when another owner has gone on with it since the claim.
+        """
         state, hash_, cached = await load(kit.store, claim.session)
         if (state.seq, hash_) != (claim.seq, claim.hash):
+            # Only who still owns it may say that it is broken: this writes nothing, and is refused.
+            await kit.store.append(Batch(claim.session, claim.epoch, claim.seq, ()))
             raise CorruptJournal(
                 "E-JOURNAL-HEAD",
                 f"The journal of {claim.session} ends at event {state.seq}, but the store says "
