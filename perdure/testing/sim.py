@@ -6,6 +6,7 @@
     python -m perdure.testing.sim --kind trees       with subagents
     python -m perdure.testing.sim --kind budgets     with limits that are reached
     python -m perdure.testing.sim --kind waits       with approvals, answers, timers and signals
+    python -m perdure.testing.sim --store postgres   over a real PostgreSQL
     python -m perdure.testing.sim --kind all         300 seeds, shared out over all kinds
 
 A failure prints its seed and the invariant that does not hold, and exits 1.
@@ -29,7 +30,7 @@ from perdure.testing.sim_trees import Trees
 from perdure.testing.sim_waits import Waits
 from perdure.testing.simulation import Report, Simulation, simulate
 
-STORES: Final = ("memory", "sqlite")
+STORES: Final = ("memory", "sqlite", "postgres")
 KINDS: Final[Mapping[str, type[Simulation]]] = {
     "plain": Simulation,
     "branches": Branching,
@@ -42,7 +43,7 @@ SQLITE_EVERY: Final = 8  # of "both": real SQL is slower, and the engine above i
 
 
 def store_of(seed: int, choice: str) -> str:
-    """Return which store a seed runs on when `choice` is memory, sqlite or both."""
+    """Return which store a seed runs on when `choice` is memory, sqlite, both, or an address."""
     if choice != "both":
         return choice
     return "sqlite" if seed % SQLITE_EVERY == 0 else "memory"
@@ -105,20 +106,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", choices=(*KINDS, "all"), default="plain", help="what is run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     given = parser.parse_args(arguments)
+    if given.store != "postgres":
+        return _run(given, given.store)
+    from perdure.testing.postgres import PostgresServer
+
+    # It is the simulation that lets processes die, never the machine: nothing needs to be synced.
+    with PostgresServer(settings={"fsync": "off"}) as server:
+        return _run(given, server.url())
+
+
+def _run(given: argparse.Namespace, choice: str) -> int:
     if given.seed is not None and given.kind != "all":
         logging.disable(logging.CRITICAL)
-        report = simulate(given.seed, store_of(given.seed, given.store), kind=KINDS[given.kind])
+        report = simulate(given.seed, store_of(given.seed, choice), kind=KINDS[given.kind])
         print(tell(report))
         return 1 if report.violations else 0
     if given.kind != "all":
         seeds = range(given.first, given.first + given.seeds)
-        return _many(seeds, given.store, given.jobs, given.kind)
+        return _many(seeds, choice, given.jobs, given.kind)
     failed = 0
     for place, kind in enumerate(KINDS):  # the seeds are shared out evenly
         count = (given.seeds + place) // len(KINDS) if given.seed is None else 1
         first = given.first if given.seed is None else given.seed
         print(f"{kind}: ", end="", flush=True)
-        failed |= _many(range(first, first + count), given.store, given.jobs, kind)
+        failed |= _many(range(first, first + count), choice, given.jobs, kind)
     return failed
 
 

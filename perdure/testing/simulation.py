@@ -366,6 +366,14 @@ async def wake_all(engine: Engine) -> None:
         pass  # it died meanwhile
 
 
+def _disk(store: str, build: Build) -> Disk:
+    if store.startswith("postgresql:"):
+        from perdure.testing.sim_postgres import OnPostgres
+
+        return OnPostgres(store)
+    return OnSqlite() if store == "sqlite" else build.memory()
+
+
 def simulate(
     seed: int,
     store: str = "memory",
@@ -373,11 +381,13 @@ def simulate(
     faults: FaultPlan | None = None,
     kind: type[Simulation] = Simulation,
 ) -> Report:
-    """Run one seed to its end and return what was found. `store` is memory or sqlite."""
+    """Run one seed to its end and return what was found. `store` is memory, sqlite, or the address
+    of a PostgreSQL database.
+    """
     loop = SimLoop(
         seed, steps_max=kind.steps_max, disorder=Random(seed + 5).choice((0.0, 0.3, 1.0))
     )
-    disk: Disk = OnSqlite() if store == "sqlite" else build.memory()
+    disk = _disk(store, build)
     simulation = kind(seed, loop, disk, build, faults)
     world = simulation.world
     try:
@@ -393,5 +403,12 @@ def simulate(
     world.violations.extend(f"replay: {finding}" for finding in replayed(journals))
     count = sum(len(events) for events in journals.values())
     return Report(
-        seed, store, world.violations, world.story, count, world.kills, loop.steps, journals
+        seed,
+        store.partition(":")[0],
+        world.violations,
+        world.story,
+        count,
+        world.kills,
+        loop.steps,
+        journals,
     )

@@ -1,7 +1,7 @@
 """Reads, on connections of their own: they never wait for a commit, nor it for them."""
 
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 import psycopg
@@ -18,6 +18,8 @@ from perdure.stores.postgres import failures
 from perdure.stores.postgres.link import Connection, Link
 from perdure.stores.postgres.statements import Statements
 from perdure.stores.postgres.tables import error_row
+
+T = TypeVar("T")
 
 _ROWS: Final = codec.Reader[SessionRow](SessionRow)
 _OUTAGE_S: Final = 15.0  # a client who only looks is told that it cannot be looked at
@@ -57,16 +59,21 @@ class Reader:
         pauses = self._link.pauses(min(_OUTAGE_S, self._link.address.outage_s))
         while True:
             try:
-                return self._link.use(lambda connection: self._read(connection, job))
+                return self.now(job.run)
             except psycopg.Error as error:
                 if not self._link.is_away(error):
                     raise
                 if not pauses.once():
                     raise failures.away(self._link.address.shown) from None
 
-    def _read(self, connection: Connection, job: Read) -> object:
-        self._connection = connection
-        return job.run(self)
+    def now(self, run: "Callable[[Reader], T]") -> T:
+        """Read at once, where we are. Raises `psycopg.Error`."""
+
+        def read(connection: Connection) -> T:
+            self._connection = connection
+            return run(self)
+
+        return self._link.use(read)
 
     def _all(self, statement: str, **values: object) -> list[tuple[Any, ...]]:
         assert self._connection is not None

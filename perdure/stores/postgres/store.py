@@ -25,7 +25,7 @@ from perdure.stores.system import SystemClock
 
 if TYPE_CHECKING:
     from perdure.stores.postgres.parts import Parts
-    from perdure.stores.postgres.reader import Read, Reader
+    from perdure.stores.postgres.reader import Reader
 
 T = TypeVar("T")
 
@@ -47,6 +47,7 @@ class PostgresStore:
         from perdure.stores.postgres.reader import Read
 
         self._parts = parts
+        self._offload = offload
         self._poll_s = poll_s
         self._make_read = Read
         self._closed = False
@@ -301,9 +302,9 @@ class PostgresStore:
         for lane in self._reads:
             await lane.stop()
         await self._writes.stop()
-        await asyncio.to_thread(self._parts.lease.stop)
+        await self._offload.call(self._parts.lease.stop)
         if self._parts.bell is not None:
-            await asyncio.to_thread(self._parts.bell.stop)
+            await self._offload.call(self._parts.bell.stop)
 
     def kill(self) -> None:
         """Die as if by SIGKILL: what waits is not written, and nothing is given up in order."""

@@ -158,6 +158,8 @@ class Writer:
                     write.error = error
             tables.tell(self._version + 1)
             self._faults.before_commit(())
+            if self.dead:
+                raise psycopg.Rollback
 
     # -- commits in doubt
 
