@@ -84,7 +84,14 @@ async def up(
         chosen = replace(chosen, private_hosts=("127.0.0.1",))
     root = path.parent / "work" if path else None
     options = Options(models=Scripts(models), bounds=QUICK, work_root=root, prices=prices)
-    server = await Server.open(Plan(store, chosen, options, agents, tracing=tracing))
+    async with serving(Plan(store, chosen, options, agents, tracing=tracing)) as here:
+        yield here
+
+
+@asynccontextmanager
+async def serving(plan: Plan) -> AsyncIterator[Up]:
+    """Run the server that is planned in this process, on loopback, until the block ends."""
+    server = await Server.open(plan)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(server.app, http=Connection, log_level="warning", lifespan="off")
     web = uvicorn.Server(config)
@@ -103,4 +110,4 @@ async def up(
         await server.close()
 
 
-__all__ = ["Reply", "Up", "script", "up"]
+__all__ = ["Reply", "Up", "script", "serving", "up"]
