@@ -1,6 +1,8 @@
 """Hosted environments: prepared once, before the first turn; and what the agent leaves there."""
 
 import base64
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from perdure.core import events as e
 from perdure.doors.openai.agents.hosting import read_hosting
 from perdure.doors.openai.problems import Wording
+from perdure.engine.replay import replay
 from perdure.engine.session import Session
 from perdure.models.scripted import Call
 from tests.doors.serving import Reply, script, up
@@ -17,6 +20,36 @@ from tests.environments.doubles import needs_sandbox
 
 SECRET = "canary-value-7711"
 in_sandbox = needs_sandbox()
+
+
+TEA = """---
+name: tea
+description: "Makes tea."
+---
+Boil it.
+"""
+
+
+def inline(name: str, description: str, files: dict[str, str]) -> dict[str, Any]:
+    """A plugin or a skill as a client sends it."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+    data = base64.b64encode(made.getvalue()).decode()
+    source = {"type": "base64", "media_type": "application/zip", "data": data}
+    return {"type": "inline", "name": name, "description": description, "source": source}
+
+
+SKILL = inline("tea", "Makes tea.", {"tea/SKILL.md": TEA, "tea/how/long.txt": "three minutes"})
+PLUGIN = inline(
+    "cups",
+    "Has cups.",
+    {
+        ".codex-plugin/plugin.json": '{"name": "cups", "description": "Has cups."}',
+        "list.txt": "two cups",
+    },
+)
 
 
 def bash(command: str) -> Reply:
@@ -79,15 +112,79 @@ async def test_files_variables_and_commands_are_there_before_the_first_turn(tmp_
 
 @in_sandbox[0]
 @in_sandbox[1]
-async def test_a_setup_command_that_fails_is_told_and_makes_no_session(tmp_path: Path) -> None:
+async def test_a_setup_command_that_fails_makes_a_session_that_has_failed(tmp_path: Path) -> None:
     async with up({"talk": script(Reply(text="Hi"))}, tmp_path / "s.db") as server:
         client: Any = await server.openai()
+        agents = client.beta.agents
         commands = [{"command": "true"}, {"command": "echo no such thing >&2; exit 3"}]
-        with pytest.raises(openai.BadRequestError) as error:
-            await ran(client, "talk", hosted(setup_commands=commands))
-        assert "Setup command 2 of 2 failed (exit status 3)" in str(error.value)
-        assert "no such thing" in str(error.value)
-        assert [s async for s in client.beta.agents.sessions.list()] == []
+        environment = hosted(setup_commands=commands)
+        stream = await agents.sessions.create(
+            agent={"model": "talk"}, environment=environment, input="Go", stream=True
+        )
+        events = [event async for event in stream]
+        assert [event.type.removeprefix("agent.session.") for event in events] == [
+            "created", "environment.failed", "failed",
+        ]  # fmt: skip
+        state, session = events[1].environment, events[2].session
+        assert (state.status, state.error.code) == ("failed", "E-ENV-SETUP")
+        assert session.status == "failed"
+        assert "Setup command 2 of 2 failed (exit status 3)" in session.error
+        assert "no such thing" in session.error
+        assert [each.id async for each in agents.sessions.list()] == [session.id]
+        assert [turn async for turn in agents.sessions.turns.list(session.id)] == []
+        cancel = [{"type": "agent.session.input.cancel"}]
+        await agents.sessions.events.create(session.id, events=cancel)
+        assert (await agents.sessions.retrieve(session.id)).status == "failed"
+        engine = await server.server.projects.engine("default")
+        report = await replay([event async for event in Session(engine, session.id).events()])
+        assert report.identical, report
+        await agents.sessions.delete(session.id)
+
+
+@in_sandbox[0]
+@in_sandbox[1]
+async def test_an_environment_made_ahead_that_failed_says_so_and_has_no_session(
+    tmp_path: Path,
+) -> None:
+    async with up({"talk": script(Reply(text="Hi"))}, tmp_path / "s.db") as server:
+        client: Any = await server.openai()
+        environments = client.beta.agents.environments
+        missing = hosted(packages={"system": ["no-such-package-at-all"]})
+        made = await environments.create(environment=missing, idempotency_key="k")
+        assert made.status == "failed"
+        again = await environments.create(environment=missing, idempotency_key="k")
+        assert (again.id, (await environments.retrieve(made.id)).status) == (made.id, "failed")
+        with pytest.raises(openai.BadRequestError, match="no-such-package-at-all"):
+            await ran(client, "talk", hosted(environment_id=made.id))
+        there = await environments.create(environment=hosted(packages={"system": ["bash"]}))
+        assert there.status == "ready"
+
+
+@in_sandbox[0]
+@in_sandbox[1]
+async def test_plugins_and_skills_lie_in_the_workspace_and_the_agent_is_told(
+    tmp_path: Path,
+) -> None:
+    look = "cat .skills/tea/SKILL.md .skills/tea/how/long.txt .plugins/cups/list.txt"
+    models = {"look": script(bash(look), Reply(text="{{last_result}}"))}
+    async with up(models, tmp_path / "s.db") as server:
+        client: Any = await server.openai()
+        template = await client.beta.agents.environments.templates.create(plugins=[PLUGIN])
+        assert [plugin.name for plugin in template.plugins] == ["cups"]
+        environment = hosted(environment_template_id=template.id, skills=[SKILL])
+        session = await ran(client, "look", environment)
+        text = await said(client, session.id)
+        assert "name: tea" in text
+        assert "three minutes" in text
+        assert "two cups" in text
+        assert [each.to_dict() for each in session.environment.skills] == [
+            {"type": "inline", "name": "tea", "description": "Makes tea."}
+        ]
+        engine = await server.server.projects.engine("default")
+        told = (await Session(engine, session.id).state()).spec.instructions
+        assert "- skill tea: Makes tea. (in /workspace/.skills/tea)" in told
+        assert "- plugin cups: Has cups. (in /workspace/.plugins/cups)" in told
+        assert "three minutes" not in told
 
 
 @in_sandbox[0]
@@ -164,7 +261,9 @@ async def test_a_template_is_what_environments_begin_with(tmp_path: Path) -> Non
 
 WRONG: list[Any] = [
     {"container_size": "huge"},
-    {"packages": {"npm": ["left-pad"]}},
+    {"packages": {"npm": ["left-pad"]}},  # without a network
+    {"packages": {"npm": ["--registry=http://evil"]}, "network": {"access": "enabled"}},
+    {"packages": {"system": ["; rm"]}},
     {"packages": {"python": ["requests"]}},  # without a network
     {"packages": {"python": ["--index-url=http://evil"]}, "network": {"access": "enabled"}},
     {"files": [{"type": "inline", "path": "/etc/passwd", "data": ""}]},
@@ -176,7 +275,18 @@ WRONG: list[Any] = [
     {"network": {"access": "enabled", "blocked_domains": ["a.com"]}},
     {"network": {"access": "restricted", "blocked_domains": ["*.a.com"]}},
     {"skills": [{"type": "skill_reference", "skill_id": "s"}]},
+    {"skills": [{"type": "skill_reference", "skill_id": "s", "version": "version"}]},
     {"plugins": [{}]},
+    {"plugins": {}},
+    {"plugins": [{**PLUGIN, "name": "other"}]},
+    {"plugins": [PLUGIN, PLUGIN]},
+    {"plugins": [inline("cups", "Has cups.", {"a.txt": "no manifest"})]},
+    {"plugins": [inline("cups", "Has cups.", {".codex-plugin/plugin.json": "[" * 100_000})]},
+    {"skills": [{**SKILL, "description": "other"}]},
+    {"skills": [inline("tea", "Makes tea.", {"SKILL.md": TEA, "../../evil": "x"})]},
+    {"skills": [inline("tea", "Makes tea.", {"SKILL.md": TEA, "large": "0" * 2**25})]},
+    {"skills": [{**SKILL, "source": {**SKILL["source"], "data": "x"}}]},
+    {"skills": [{**SKILL, "source": {**SKILL["source"], "data": "UEsDBA=="}}]},
     {"desktop": {"enabled": True}},
 ]
 
@@ -185,7 +295,7 @@ WRONG: list[Any] = [
 def test_what_cannot_be_had_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(Wording) as error:
         read_hosting(given)
-    assert error.value.status == 400
+    assert error.value.status == (404 if "No skill found" in error.value.message else 400)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -13,6 +14,7 @@ from perdure.core.secrets import Secret
 from perdure.engine.session import Session
 from perdure.models.openai import OpenAI
 from perdure.models.scripted import Call
+from perdure.ports.store import SessionRow
 from perdure.testing.fake_vendors import FakeVendor
 from perdure.testing.traffic import Responses, stream as traffic
 from tests.doors.serving import Reply, script, up
@@ -183,6 +185,13 @@ async def test_a_long_conversation_is_said_shorter() -> None:
         assert read.index("And?") < read.index("They greeted.") < read.index("Go")
 
 
+async def ticks() -> AsyncIterator[None]:
+    async with asyncio.timeout(20):
+        while True:
+            yield
+            await asyncio.sleep(0)
+
+
 async def test_a_summary_that_cannot_be_had_is_no_fault_of_the_server() -> None:
     slow = script(Reply(text="a long summary " * 100), delay_s=0.05)
     async with up({"talk": TALK, "slow": slow}) as server:
@@ -192,8 +201,11 @@ async def test_a_summary_that_cannot_be_had_is_no_fault_of_the_server() -> None:
         assert refused.value.code == "E-MODEL-SUMMARY"
         asking = asyncio.ensure_future(client.responses.compact(model="slow", input="Hi"))
         engine = await server.server.projects.engine("default")
-        while not (rows := [r for r in await engine.sessions() if r.status == "running"]):
-            await asyncio.sleep(0)
+        rows: list[SessionRow] = []
+        async for _ in ticks():
+            rows = [row for row in await engine.sessions() if row.status == "running"]
+            if rows:
+                break
         await Session(engine, rows[0].id).interrupt(by="somebody")
         with pytest.raises(openai.ConflictError) as ended:
             await asking

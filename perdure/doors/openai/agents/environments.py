@@ -3,10 +3,10 @@
 A hosted environment is prepared before its session begins: files are written, packages installed
 and setup commands run in the sandbox, once, and the workspace is stored as a snapshot. The
 session's journal begins with that snapshot, so that it is there after any crash, and in every fork.
-When the preparation fails there is no session, and the client is told why.
+When the preparation fails the environment has failed, and so has the session that was to work in
+it: it is there, parked, and says why.
 """
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,16 +15,17 @@ import msgspec
 
 from perdure.core import events as e
 from perdure.core.agent import EnvironmentSpec
-from perdure.core.errors import InvalidRequest
-from perdure.core.secrets import scrub
+from perdure.core.errors import ErrorInfo, InvalidRequest, error_info
 from perdure.doors.credentials import active, placeholders
 from perdure.doors.documents import Documents
+from perdure.doors.openai.agents.capabilities import files_of
 from perdure.doors.openai.agents.hosting import (
     GivenFile,
     Hosting,
     absolute,
     read_hosting,
 )
+from perdure.doors.openai.agents.setting_up import SetupFailed, set_up
 from perdure.doors.openai.files import KIND as UPLOAD, FileRecord
 from perdure.doors.openai.problems import Wording
 from perdure.doors.services import Services
@@ -36,14 +37,11 @@ Json = dict[str, Any]
 
 ENVIRONMENT: Final = "openai.environment"
 TEMPLATE: Final = "openai.environment-template"
-_SETUP_S: Final = 600.0
-_TAIL: Final = 2000  # characters of a failed command's output that its author is shown
-_PACKAGES: Final = ".packages/python"
 
 
 class EnvironmentRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """An environment that was prepared. `snapshot` is its workspace before any session worked in
-    it; `session` the one that it was given to. Times in seconds.
+    it; `session` the one that it was given to; `failed` why there is none. Times in seconds.
     """
 
     id: str
@@ -51,6 +49,7 @@ class EnvironmentRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     hosting: Hosting
     snapshot: str = ""
     session: str = ""
+    failed: ErrorInfo | None = None
 
 
 class TemplateRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,8 +100,8 @@ class Host:
     ) -> Prepared:
         """Prepare what a new session's `environment` asks for. `session` is its id to be.
 
-        Raises `Wording` (400, 404) for what cannot be had, `InvalidRequest` (E-ENV-SETUP) when a
-        setup command fails, `Unavailable` when no sandbox can be started.
+        Raises `Wording` (400, 404) for what cannot be had, `Unavailable` when no sandbox can be
+        started. What fails in it makes a session that has failed.
         """
         if not isinstance(given, Mapping):
             raise Wording(400, "A session needs an environment.", param="environment")
@@ -145,7 +144,15 @@ class Host:
             else file
             for file in hosting.files
         ]
-        return msgspec.structs.replace(hosting, files=tuple(files))
+        capabilities = [
+            msgspec.structs.replace(each, blob=await self._store.blobs.put(contents[each.folder]))
+            if each.folder in contents
+            else each
+            for each in hosting.capabilities
+        ]
+        return msgspec.structs.replace(
+            hosting, files=tuple(files), capabilities=tuple(capabilities)
+        )
 
     async def prepare(
         self,
@@ -163,10 +170,13 @@ class Host:
         files = tuple([await self._sized(file) for file in hosting.files])
         hosting = msgspec.structs.replace(hosting, files=files)
         sandbox = await self._open(home, hosting.spec(self._kind))
+        snapshot, failed = "", None
         try:
             await self._fill(sandbox, hosting)
-            await _set_up(sandbox, hosting, {**hosting.env, **hidden})
+            await set_up(sandbox, hosting, {**hosting.env, **hidden})
             snapshot = await sandbox.snapshot()
+        except SetupFailed as error:
+            failed = error_info(error.code, "environment", error.message, hint=error.hint)
         finally:
             await sandbox.close()
         record = EnvironmentRecord(
@@ -175,6 +185,7 @@ class Host:
             hosting=hosting,
             snapshot=snapshot,
             session=session,
+            failed=failed,
         )
         await environments(self._store).put(record.id, record)
         return record
@@ -223,6 +234,9 @@ class Host:
         if record.session not in ("", session):
             said = f"Environment {name} belongs to another session."
             raise Wording(400, said, param="environment.environment_id")
+        if record.failed is not None:
+            said = f"Environment {name} has failed: {record.failed.message}"
+            raise Wording(400, said, param="environment.environment_id")
         record = msgspec.structs.replace(record, session=session)
         await docs.put(name, record, expect=version)
         return self._prepared(record)
@@ -235,6 +249,9 @@ class Host:
             "files": files_json(record),
             **record.hosting.shown(),
         }
+        if record.failed is not None:
+            parked = (e.SessionParked(record.failed),)
+            return Prepared(record.hosting.spec(self._kind), shown, parked)
         first: tuple[e.Payload, ...] = (e.EnvironmentSnapshotted(record.snapshot),)
         if count := len(record.hosting.setup_commands):
             first = (e.NoteRecorded(f"The workspace was set up by {count} commands."), *first)
@@ -253,6 +270,9 @@ class Host:
     async def _fill(self, sandbox: Sandbox, hosting: Hosting) -> None:
         for file in hosting.files:
             await sandbox.files.write(file.path, await self.content(file))
+        for each in hosting.capabilities:
+            for path, content in files_of(await self._store.blobs.get(each.blob)).items():
+                await sandbox.files.write(f"{each.folder}/{path}", content)
 
 
 def files_json(record: EnvironmentRecord) -> list[Json]:
@@ -263,38 +283,6 @@ def files_json(record: EnvironmentRecord) -> list[Json]:
         place = {"path": absolute(file.path), "size_bytes": file.size_bytes}
         found.append({"id": f"{record.id}_file_{number}", **kind, **place})
     return found
-
-
-async def _set_up(sandbox: Sandbox, hosting: Hosting, env: Mapping[str, str]) -> None:
-    """Run what an environment is to begin with; its shell state keeps the variables."""
-    if env:
-        lines = [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
-        await _run(sandbox, "\n".join(lines), "Setting the variables")
-    if hosting.python:
-        packages = " ".join(shlex.quote(package) for package in hosting.python)
-        script = (
-            f"python3 -m pip install --quiet --target {_PACKAGES} -- {packages} "
-            f'&& export PYTHONPATH="$PWD/{_PACKAGES}"'
-        )
-        await _run(sandbox, script, "Installing the Python packages")
-    count = len(hosting.setup_commands)
-    for number, each in enumerate(hosting.setup_commands, 1):
-        # In a shell of its own: it may change the workspace, not the shell the agent will find.
-        script = f"cd -- {shlex.quote(each.cwd)} && bash -c {shlex.quote(each.command)}"
-        await _run(sandbox, f"({script})", f"Setup command {number} of {count}")
-
-
-async def _run(sandbox: Sandbox, script: str, what: str) -> None:
-    ended = await sandbox.run(script, timeout_s=_SETUP_S)
-    if ended.exit_code == 0:
-        return
-    how = ended.killed or f"exit status {ended.exit_code}"
-    said = scrub(ended.output.decode("utf-8", "replace"))[-_TAIL:].strip()
-    raise InvalidRequest(
-        "E-ENV-SETUP",
-        f"{what} failed ({how}); no session was made." + (f" It said: {said}" if said else ""),
-        "Correct the environment's setup and make the session again.",
-    )
 
 
 def _no_broader(asked: Hosting, template: Hosting) -> None:

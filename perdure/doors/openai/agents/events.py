@@ -93,6 +93,9 @@ class _Incoming:
                 # A steer begins a turn where none is open: whichever it was, a retry is the same.
                 return [(Say("steer", words, self._by), self._key)]
             case "cancel":
+                state = await self._session.state()
+                if state.turn is None and state.parked is not None:
+                    return []  # what has failed has nothing to cancel, and stays as it is
                 return [(Say("interrupt", by=self._by), self._key)]
             case "tool_result":
                 return await self._result(event)

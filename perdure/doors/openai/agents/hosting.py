@@ -8,12 +8,13 @@ import base64
 import binascii
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from perdure.core.agent import EnvironmentSpec
+from perdure.doors.openai.agents.capabilities import Capability, Kind, read_capabilities
 from perdure.doors.openai.problems import Wording
 
 Json = dict[str, Any]
@@ -27,9 +28,13 @@ _SIZES: Final[Mapping[Size, tuple[int, int]]] = {  # bytes of memory, processes
     "large": (8 * _GIB, 1024),
 }
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_PACKAGE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\[\],<>=!~+ -]*\Z")
+_PACKAGES: Final = {
+    "python": re.compile(r"[A-Za-z0-9][A-Za-z0-9._\[\],<>=!~+ -]*\Z"),
+    "npm": re.compile(r"[A-Za-z0-9@][A-Za-z0-9._@/^~<>=-]*\Z"),
+    "system": re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*\Z"),
+}
+KINDS: Final[Sequence[Kind]] = ("plugin", "skill")
 _DOMAIN: Final = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::\d{1,5})?\Z")
-_MISSING: Final = ("plugins", "skills")
 
 
 class GivenFile(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,8 +67,11 @@ class Hosting(msgspec.Struct, frozen=True, omit_defaults=True):
     env: dict[str, str] = {}
     files: tuple[GivenFile, ...] = ()
     python: tuple[str, ...] = ()
+    npm: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
     setup_commands: tuple[SetupCommand, ...] = ()
     capability_directories: tuple[str, ...] = ()
+    capabilities: tuple[Capability, ...] = ()
 
     def spec(self, kind: str) -> EnvironmentSpec:
         """Return what the engine is to open, as an environment of `kind`."""
@@ -88,25 +96,41 @@ class Hosting(msgspec.Struct, frozen=True, omit_defaults=True):
             "capability_directories": list(self.capability_directories),
             "desktop": {"enabled": False},
             "network": {"access": self.access, "allowed_domains": list(self.allowed_domains)},
-            "packages": {"npm": [], "python": list(self.python), "system": []},
-            "plugins": [],
-            "skills": [],
+            "packages": {
+                "npm": list(self.npm),
+                "python": list(self.python),
+                "system": list(self.system),
+            },
+            **self.shown_capabilities(),
+        }
+
+    def shown_capabilities(self) -> Json:
+        """Return the plugins and skills, without their archives."""
+        return {
+            f"{kind}s": [each.shown() for each in self.capabilities if each.kind == kind]
+            for kind in KINDS
         }
 
 
 def read_hosting(given: Mapping[str, Any], base: Hosting | None = None) -> tuple[Hosting, Json]:
     """Return what a client asks for, over a template `base`, and the contents of its inline files
-    by path. Raises `Wording` (400) for what is wrong or not available here.
+    by path, and the archives of plugins and skills by folder. Raises `Wording` (400, 404) for what
+    is wrong or not available here.
     """
     base = base or Hosting()
-    for name in _MISSING:
-        if given.get(name):
-            raise Wording(400, f"{name} are not available on this server.", param=name)
     desktop = given.get("desktop")
     if isinstance(desktop, dict) and desktop.get("enabled"):
         raise Wording(400, "A desktop is not available on this server.", param="desktop")
     access, allowed, blocked = _network(given.get("network"), base)
     files, contents = _files(given.get("files"), base)
+    capabilities = list(base.capabilities)
+    for kind in KINDS:
+        if given.get(f"{kind}s") is not None:
+            capabilities = [each for each in capabilities if each.kind != kind]
+            for each, archive in read_capabilities(given[f"{kind}s"], kind):
+                capabilities.append(each)
+                contents[each.folder] = archive
+    python, npm, system = _packages(given.get("packages"), base)
     found = Hosting(
         container_size=_size(given.get("container_size"), base),
         access=access,
@@ -114,16 +138,20 @@ def read_hosting(given: Mapping[str, Any], base: Hosting | None = None) -> tuple
         blocked_domains=blocked,
         env=_env(given.get("env"), base),
         files=files,
-        python=_packages(given.get("packages"), base),
+        python=python,
+        npm=npm,
+        system=system,
+        capabilities=tuple(capabilities),
         setup_commands=_commands(given.get("setup_commands"), base),
         capability_directories=_strings(
             given.get("capability_directories"), "capability_directories"
         )
         or base.capability_directories,
     )
-    if found.python and found.access == "disabled":
-        said = "Packages come over the network: give network.access enabled or restricted."
-        raise Wording(400, said, param="packages.python")
+    for name, packages in (("python", found.python), ("npm", found.npm)):
+        if packages and found.access == "disabled":
+            said = "Packages come over the network: give network.access enabled or restricted."
+            raise Wording(400, said, param=f"packages.{name}")
     return found, contents
 
 
@@ -234,19 +262,19 @@ def _env(given: object, base: Hosting) -> dict[str, str]:
     return {**base.env, **given}
 
 
-def _packages(given: object, base: Hosting) -> tuple[str, ...]:
+def _packages(given: object, base: Hosting) -> Sequence[tuple[str, ...]]:
+    """Return the packages of Python, of npm and of the system."""
     if given is None:
-        return base.python
+        return base.python, base.npm, base.system
     if not isinstance(given, dict):
         raise Wording(400, "packages is an object.", param="packages")
-    for kind in ("npm", "system"):
-        if given.get(kind):
-            said = f"{kind} packages cannot be installed on this server; python packages can."
-            raise Wording(400, said, param=f"packages.{kind}")
-    found = _strings(given.get("python"), "packages.python")
-    for package in found:
-        if not _PACKAGE.match(package):
-            raise Wording(400, f"{package!r} is no Python package.", param="packages.python")
+    found: list[tuple[str, ...]] = []
+    for kind, form in _PACKAGES.items():
+        names = _strings(given.get(kind), f"packages.{kind}")
+        for name in names:
+            if not form.match(name):
+                raise Wording(400, f"{name!r} is no {kind} package.", param=f"packages.{kind}")
+        found.append(names)
     return found
 
 

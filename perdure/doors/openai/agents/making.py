@@ -12,7 +12,7 @@ from perdure.core.content import Content
 from perdure.core.errors import Conflict, Unavailable
 from perdure.core.inbox import Close, Say, Update
 from perdure.core.state import State
-from perdure.doors.openai.agents import definitions, records
+from perdure.doors.openai.agents import capabilities, definitions, records
 from perdure.doors.openai.agents.agents import find
 from perdure.doors.openai.agents.places import place
 from perdure.doors.openai.agents.records import SessionRecord
@@ -56,7 +56,10 @@ class Sessions:
         limit = _cents(body.get("spend_control"))
         vaults = definitions.names(body.get("vault_ids"), "vault_ids")
         where = await place(self._engine, self._services, body.get("environment"), name, vaults)
-        defined = await define(self._services, self._project, settings, where.spec, limit, vaults)
+        told = capabilities.told(where.shown)
+        defined = await define(
+            self._services, self._project, settings, where.spec, limit, vaults, told
+        )
         record = SessionRecord(
             id=name,
             created_at=self._services.seconds(),
@@ -136,7 +139,8 @@ class Sessions:
         settings = definitions.settings(own, record.settings)
         where = state.spec.environment
         limit, vaults = record.spend_limit, record.vault_ids
-        defined = await define(self._services, self._project, settings, where, limit, vaults)
+        told = capabilities.told(record.environment)
+        defined = await define(self._services, self._project, settings, where, limit, vaults, told)
         if defined.spec.version != state.version:
             update = e.SessionUpdated(self._by, agent=defined.spec)
             await Session(self._engine, record.id).post(Update(update))

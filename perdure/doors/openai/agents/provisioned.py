@@ -73,6 +73,8 @@ async def add_file(call: Call) -> Response:
     if record.session:
         said = f"Environment {record.id} belongs to session {record.session} now."
         raise Wording(400, said, code="environment_in_use")
+    if record.failed is not None:
+        raise Wording(400, f"Environment {record.id} has failed: {record.failed.message}")
     host = Host(call.engine, call.services)
     content = await host.content(file) if content is None else content
     blob = await call.engine.kit.store.blobs.put(content)
@@ -139,13 +141,15 @@ async def update_template(call: Call) -> Response:
         "env": ("env",),
         "files": ("files",),
         "network": ("access", "allowed_domains", "blocked_domains"),
-        "packages": ("python",),
+        "packages": ("python", "npm", "system"),
         "setup_commands": ("setup_commands",),
         "capability_directories": ("capability_directories",),
     }
-    changed = {
+    changed: Json = {
         field: getattr(fresh, field) for name in fields if name in body for field in fields[name]
     }
+    kept = [each for each in now.capabilities if f"{each.kind}s" not in body]
+    changed["capabilities"] = (*kept, *fresh.capabilities)
     record = replace(
         record,
         hosting=replace(record.hosting, **changed),
@@ -177,11 +181,16 @@ def environment_json(record: EnvironmentRecord) -> Json:
         "id": record.id,
         "object": "agent.environment",
         "type": "openai_hosted",
-        "status": "connected" if record.session else "ready",
+        "status": _status(record),
         "files": files_json(record),
-        "plugins": [],
-        "skills": [],
+        **record.hosting.shown_capabilities(),
     }
+
+
+def _status(record: EnvironmentRecord) -> str:
+    if record.failed is not None:
+        return "failed"
+    return "connected" if record.session else "ready"
 
 
 def template_json(record: TemplateRecord) -> Json:

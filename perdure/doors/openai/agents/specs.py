@@ -37,9 +37,10 @@ async def define(
     where: EnvironmentSpec,
     spend_limit: int | None,
     vault_ids: tuple[str, ...] = (),
+    told: str = "",
 ) -> Defined:
-    """Return what `settings` mean, with a limit in US cents. Connects to MCP servers, authorised
-    by the credentials of those vaults.
+    """Return what `settings` mean, with a limit in US cents; the agent is `told` that beside its
+    instructions. Connects to MCP servers, authorised by the credentials of those vaults.
 
     Raises `Wording` (400), `InvalidRequest` (E-MODEL-NAME), `Unavailable`.
     """
@@ -58,7 +59,7 @@ async def define(
     spec = AgentSpec(
         name=NAME,
         model=services.model(settings["model"]),
-        instructions=settings["instructions"] or "",
+        instructions="\n\n".join(filter(None, (settings["instructions"], told))),
         tools=tuple(tools),
         limits=Limits(usd=None if spend_limit is None else spend_limit / _CENTS),
         environment=where,

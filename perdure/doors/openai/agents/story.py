@@ -147,7 +147,10 @@ class Story:
                     yield from self._user(seq)
             case e.EnvironmentOpened():
                 yield self._environment("connected", None)
-            case e.EnvironmentLost(error=error):
+            case (
+                e.EnvironmentLost(error=error)
+                | e.SessionParked(error=ErrorInfo(code="E-ENV-SETUP") as error)
+            ):
                 yield self._environment("failed", error)
             case _:
                 pass

@@ -143,6 +143,10 @@ class Deliveries:
             name = f"sess_{made.id.removeprefix('autoinv_')}"
             sessions = Sessions(self._engine, self._services, self._project, _BY)
             session = await sessions.make(target["request"], name)
+            state = await Session(self._engine, session.id).state()
+            if state.turn is None and state.parked is not None:  # its environment could not be made
+                said = {"code": state.parked.code, "message": state.parked.message}
+                return replace(made, status="failed", session_id=session.id, error=said)
             return replace(made, status="completed", session_id=session.id)
         return await self._write_to(record, made, str(target["session_id"]))
 
