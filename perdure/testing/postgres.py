@@ -194,7 +194,8 @@ class PostgresServer:
         other = PostgresServer(Path(tempfile.mkdtemp(prefix="pdpg")), tcp=self._tcp)
         other._own_root = True
         source = f"{self.conninfo()} application_name={name}"
-        self._run("pg_basebackup", "-D", str(other.data), "-d", source, "--no-sync", "-X", "stream")
+        words = ["-D", str(other.data), "-d", source, "--no-sync", "-X", "stream"]
+        self._run("pg_basebackup", *words, "--checkpoint=fast")  # under load it takes minutes else
         (other.data / "standby.signal").touch()
         other._settings |= {"primary_conninfo": f"'{source}'"}
         other.start()
