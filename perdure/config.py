@@ -25,6 +25,7 @@ from perdure.doors.settings import ServerSettings
 from perdure.engine.breaker import BreakerRules
 from perdure.engine.kit import Bounds
 from perdure.ports.model import ModelOptions
+from perdure.stores.postgres.address import is_postgres, parse
 
 FILE_NAME: Final = "perdure.toml"
 T = TypeVar("T")
@@ -121,11 +122,13 @@ class RemoteConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
-    """All that `perdure.toml` may say. `store`, `budget_usd` and `allow_unsandboxed` can also be
-    set as PERDURE_STORE, PERDURE_BUDGET_USD and PERDURE_ALLOW_UNSANDBOXED, which win.
+    """All that `perdure.toml` may say. `store`, `blobs`, `budget_usd` and `allow_unsandboxed` can
+    also be set as PERDURE_STORE, PERDURE_BLOBS, PERDURE_BUDGET_USD and PERDURE_ALLOW_UNSANDBOXED,
+    which win.
     """
 
     store: str = "sqlite:///.perdure/perdure.db"
+    blobs: str = ""
     budget_usd: float = 1.0
     allow_unsandboxed: bool = False
     agents: dict[str, AgentConfig] = {}
@@ -163,6 +166,12 @@ class Project:
             return self.remote
         path = self.store_path
         return self.settings.store if path is None else f"sqlite:///{path}"
+
+    @property
+    def store_shown(self) -> str:
+        """The store as people may see it: without a password."""
+        url = self.store_url
+        return parse(url).shown if is_postgres(url) else url
 
     @property
     def store_path(self) -> Path | None:
@@ -222,6 +231,8 @@ def _overlaid(settings: Settings, environ: Mapping[str, str]) -> Settings:
     changes: dict[str, Any] = {}
     if store := environ.get("PERDURE_STORE", ""):
         changes["store"] = store
+    if (blobs := environ.get("PERDURE_BLOBS")) is not None:  # empty: beside or in the store
+        changes["blobs"] = blobs
     if (remote := environ.get("PERDURE_URL")) is not None:  # empty: work on this machine
         if remote and "://" not in remote:
             raise InvalidRequest(

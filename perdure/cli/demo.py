@@ -123,7 +123,7 @@ class Show(Onlooker):
         screen = self.screen
         where = "NO sandbox, as you asked" if unsandboxed else "the sandbox (bubblewrap)"
         store = project.store_path
-        shown = os.path.relpath(store) if store is not None else project.store_url
+        shown = os.path.relpath(store) if store is not None else project.store_shown
         screen.line()
         screen.line(screen.bold("  A coding agent mends a small shop, and is killed on the way."))
         screen.line(screen.dim("  Only the model is a script: no AI, no key. Real are"))

@@ -20,6 +20,7 @@ from perdure.cli.worker import runtime_of
 from perdure.config import Project, load_project
 from perdure.core.codec import encode
 from perdure.core.errors import InvalidRequest, PerdureError
+from perdure.ports.cluster import Cluster
 from perdure.stores.system import SystemClock
 
 KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
@@ -194,14 +195,16 @@ async def _store(project: Project, *, verify: bool) -> AsyncIterator[Finding]:
         yield Finding("store", None, f"{path}: none yet, made by the first run")
         return
     try:
-        store, _ = await open_store(project.store_url)
+        store, _ = await open_store(project.store_url, project.settings.blobs)
     except PerdureError as error:
         yield Finding("store", False, error.message, error.hint)
         return
     try:
+        if isinstance(store, Cluster):
+            yield await _cluster(store)
         rows = await store.sessions()
         size = f", {path.stat().st_size / 1024**2:.1f} MiB" if path else ""
-        yield Finding("store", True, f"{project.store_url}: {plural(len(rows), 'session')}{size}")
+        yield Finding("store", True, f"{project.store_shown}: {plural(len(rows), 'session')}{size}")
         if verify:
             bad = await walk(store)
             for each in bad:
@@ -222,6 +225,16 @@ async def _store(project: Project, *, verify: bool) -> AsyncIterator[Finding]:
         await store.close()
     if verify and path is not None:
         yield await _snapshots(path)
+
+
+async def _cluster(store: Cluster) -> Finding:
+    """Say what the database promises, and who uses it."""
+    alive = [node.name for node in await store.nodes() if node.alive and node.name != store.node]
+    others = ", ".join(alive) or "none"
+    promise = getattr(store, "guarantee", "")
+    return Finding(
+        "nodes", True, "; ".join(each for each in (promise, f"others: {others}") if each)
+    )
 
 
 async def _snapshots(path: Path) -> Finding:
