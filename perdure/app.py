@@ -4,6 +4,7 @@ A program that wants other parts (a store of its own, a simulated clock) builds 
 `perdure.engine.kit.Kit` itself and gives it to `Runtime(kit=…)`.
 """
 
+import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,16 +24,18 @@ from perdure.engine.kit import Bounds, Kit
 from perdure.engine.runtime import Engine
 from perdure.engine.schedules import Past
 from perdure.engine.session import Input, Session
+from perdure.ports.migrations import Migrations
 from perdure.ports.model import ModelOptions, Models
-from perdure.ports.sandbox import Environments
+from perdure.ports.sandbox import Change, Environments
 from perdure.ports.store import SessionRow, Store
 from perdure.remote.engine import RemoteEngine, here_only
 from perdure.remote.link import Address, Link, is_remote
 from perdure.remote.store import RemoteStore
-from perdure.stores.postgres.address import is_postgres
+from perdure.stores.postgres.address import check_installed, is_postgres, parse
 from perdure.stores.system import RandomIds, SystemClock
 
 if TYPE_CHECKING:
+    from perdure.environments.depot import Depot
     from perdure.environments.egress.gate import Egress
 
 
@@ -40,7 +43,10 @@ if TYPE_CHECKING:
 class Options:
     """What a runtime may be told beside its store; everything has a default.
 
-    `work_root` is where copied workspaces and snapshots lie (default: beside the store).
+    `blobs` is where large payloads lie, and the snapshots of workspaces with them, so that other
+    nodes find both: `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///directory` (default: beside
+    or in the store). `work_root` is where copied workspaces and snapshots lie on this machine
+    (default: beside the store).
     `allow_unsandboxed` admits the environment `process`, which isolates nothing. A `clerk` takes
     letters and decisions into journals that nobody owns, but works on no session. `schedules`:
     fire, while the runtime is open, what is due of the agents registered in it. `wakes`: go on,
@@ -54,6 +60,7 @@ class Options:
     environ: Mapping[str, str] | None = None
     prices: Mapping[str, Price] = field(default_factory=dict)
     bounds: Bounds = field(default_factory=Bounds)
+    blobs: str = ""
     work_root: Path | None = None
     allow_unsandboxed: bool = False
     clerk: bool = False
@@ -88,6 +95,7 @@ class Runtime:
         self._kit = kit
         self._models: Models | None = None
         self._engine: Engine | None = None
+        self._work: Work | None = None
 
     async def __aenter__(self) -> Self:
         await self.engine()
@@ -123,6 +131,16 @@ class Runtime:
             await engine.close()
         if self._models is not None and hasattr(self._models, "close"):
             await self._models.close()
+        work, self._work = self._work, None
+        if work is not None:
+            work.close()
+
+    async def changes(self, first: str, last: str) -> list[Change]:
+        """Return what differs between two snapshots. Raises `NotFound`, `CorruptSnapshot`."""
+        engine = await self.engine()
+        if self._work is None:
+            raise InvalidRequest("E-SNAPSHOT-MISSING", "This runtime has no workspaces of its own.")
+        return await self._work.changes(engine.kit.store, first, last)
 
     async def register(self, agent: Agent) -> None:
         """Make an agent's code known, so that sessions pinned to it can run here."""
@@ -207,11 +225,11 @@ class Runtime:
         return await (await self.engine()).schedules.run_now(name)
 
     async def _open_kit(self) -> Kit:
-        store, root = await open_store(self._url)
         options = self._options
+        store, root = await open_store(self._url, options.blobs)
         self._models = options.models or models_for(options)
-        work = options.work_root or root
-        return self._kit_on(store, self._models, environments_at(work, options))
+        self._work = Work(self._url, options, root)
+        return self._kit_on(store, self._models, self._work.environments(store))
 
     def _kit_on(
         self, store: Store, models: Models, environments: Mapping[str, Environments]
@@ -247,8 +265,13 @@ def link_to(url: str, options: Options) -> Link:
     return Link(Address(url, key or None, options.ca_file))
 
 
-async def open_store(url: str) -> tuple[Store, Path]:
-    """Open the store that `url` names; return it and the directory that belongs to it."""
+async def open_store(url: str, blobs: str = "") -> tuple[Store, Path]:
+    """Open the store that `url` names; return it and the directory that belongs to it. `blobs` is
+    the address of the place for large payloads, if they are not to lie beside or in the store.
+    """
+    from perdure.stores.objects import open_blobs
+
+    aside = open_blobs(blobs) if blobs else None
     if url == "memory:":
         from perdure.stores.memory import MemoryDisk, MemoryStore
 
@@ -257,17 +280,42 @@ async def open_store(url: str) -> tuple[Store, Path]:
         from perdure.stores.sqlite import SqliteStore
 
         path = Path(url.removeprefix("sqlite:///"))
-        return await SqliteStore.open(path), path.with_name(path.name + ".work")
+        return await SqliteStore.open(path, blobs=aside), path.with_name(path.name + ".work")
     if is_postgres(url):
         from perdure.stores.postgres.store import PostgresStore
 
-        return await PostgresStore.open(url), Path(".perdure") / "work"
+        return await PostgresStore.open(url, blobs=aside), Path(".perdure") / "work"
     raise InvalidRequest(
         "E-STORE-URL",
         f"{url.partition('://')[0]!r} names no kind of store.",
         "Write sqlite:///path/to/file.db, postgresql://user@host/database, or memory: for one "
         "that forgets.",
     )
+
+
+def migrations_of(url: str) -> Migrations:
+    """Return the tables of the store that `url` names, which is not opened. Raises
+    `InvalidRequest` (E-STORE-URL) for one that has none.
+    """
+    if url.startswith("sqlite:///"):
+        from perdure.stores.sqlite.migrations import SqliteMigrations
+
+        return SqliteMigrations(Path(url.removeprefix("sqlite:///")))
+    if is_postgres(url):
+        check_installed()
+        from perdure.stores.postgres.planned import PostgresMigrations
+
+        return PostgresMigrations(url, SystemClock())
+    raise InvalidRequest(
+        "E-STORE-URL",
+        f"{url.partition('://')[0]!r} names no store that has tables.",
+        "Write sqlite:///path/to/file.db or postgresql://user@host/database.",
+    )
+
+
+def shown_url(url: str) -> str:
+    """Return a store's address for people and logs: without a password."""
+    return parse(url).shown if is_postgres(url) else url
 
 
 def models_for(options: Options) -> Models:
@@ -282,15 +330,56 @@ def environ_of(options: Options) -> Mapping[str, str]:
     return os.environ if options.environ is None else options.environ
 
 
-def environments_at(
-    root: Path, options: Options, egress: "Egress | None" = None
-) -> dict[str, Environments]:
-    """Return every kind of environment, with its files below `root`."""
-    from perdure.environments.bubblewrap import Bubblewrap
-    from perdure.environments.process import Process
+class Work:
+    """Where a process keeps workspaces: `root` and, where nodes share sessions, their depot.
 
-    clock = SystemClock()
-    return {
-        "bubblewrap": Bubblewrap(root, clock, egress=egress),
-        "process": Process(root, clock, allow=options.allow_unsandboxed),
-    }
+    Nodes of one store have a directory each, on one machine too: the old owner of a session may
+    still be at work in its own.
+    """
+
+    def __init__(self, url: str, options: Options, root: Path) -> None:
+        from perdure.environments.roots import OwnRoot
+
+        self._options = options
+        self._own = OwnRoot(options.work_root or root) if is_postgres(url) else None
+        self.root = self._own.path if self._own else options.work_root or root
+        self._shared = bool(options.blobs) or is_postgres(url)
+
+    def depot(self, store: Store) -> "Depot | None":
+        """Return where the snapshots of a project's store are found by all nodes, if they are."""
+        if not self._shared:
+            return None
+        from perdure.environments.depot import Depot
+
+        return Depot(store.blobs, store, SystemClock())
+
+    def environments(
+        self, store: Store, *, below: str = "", egress: "Egress | None" = None
+    ) -> dict[str, Environments]:
+        """Return every kind of environment, with its files in the directory `below` the root."""
+        from perdure.environments.bubblewrap import Bubblewrap
+        from perdure.environments.process import Process
+
+        clock, root, depot = SystemClock(), self.root / below, self.depot(store)
+        allow = self._options.allow_unsandboxed
+        return {
+            "bubblewrap": Bubblewrap(root, clock, egress=egress, depot=depot),
+            "process": Process(root, clock, allow=allow, depot=depot),
+        }
+
+    async def changes(
+        self, store: Store, first: str, last: str, *, below: str = ""
+    ) -> list[Change]:
+        """Return what differs between two snapshots. Raises `NotFound`, `CorruptSnapshot`."""
+        from perdure.environments.snapshots import Snapshots
+
+        snapshots = await asyncio.to_thread(Snapshots, self.root / below / "snapshots")
+        if (depot := self.depot(store)) is not None:
+            for name in (first, last):
+                await depot.fetch(snapshots, name)
+        return await asyncio.to_thread(snapshots.changes, first, last)
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        if self._own is not None:
+            self._own.close()

@@ -24,6 +24,7 @@ from perdure.core.secrets import Secret
 from perdure.doors.settings import ServerSettings
 from perdure.engine.breaker import BreakerRules
 from perdure.engine.kit import Bounds
+from perdure.engine.retention import RetentionSettings
 from perdure.ports.model import ModelOptions
 from perdure.stores.postgres.address import is_postgres, parse
 
@@ -137,6 +138,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerSettings = ServerSettings()
     remote: RemoteConfig = RemoteConfig()
     breaker: BreakerConfig = BreakerConfig()
+    retention: RetentionSettings = RetentionSettings()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Snapshots are compared, not the live directory: the diff is what the journal vou
 seen while the agent works.
 """
 
-import asyncio
 import difflib
 from collections.abc import Sequence
 from typing import Any
@@ -62,14 +61,9 @@ async def between(
     place: Opened, first: str, last: str, sessions: Sequence[str]
 ) -> tuple[Change, ...]:
     """Return what differs between two snapshots, which those sessions made, by path."""
-    from perdure.environments.snapshots import Snapshots
-
     if place.project.remote:
         return await (await engine_of(place.runtime)).changes(first, last, sessions)
-    store = place.project.store_path
-    assert store is not None, "a store without a file has no workspaces"
-    snapshots = Snapshots(store.with_name(store.name + ".work") / "snapshots")
-    found = await asyncio.to_thread(snapshots.changes, first, last)
+    found = await place.runtime.changes(first, last)
     return tuple(sorted(found, key=lambda change: change.path))
 
 

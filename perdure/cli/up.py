@@ -107,6 +107,7 @@ async def _serve(
     options = Options(
         model_options=project.model_options, environ=project.environ, prices=project.prices,
         bounds=project.bounds, allow_unsandboxed=project.settings.allow_unsandboxed,
+        blobs=project.settings.blobs,
     )  # fmt: skip
     try:
         server = await Server.open(Plan(project.store_url, settings, options, agents, where.url))
@@ -122,6 +123,7 @@ async def _serve(
         told = Told(
             where, project.store_url, names, settings.models, key, notes, settings.metrics != "off"
         )
+        await server.announce(where.url)
         await web.run_on(listener, lambda: _tell(screen, told))
     finally:
         listener.close()

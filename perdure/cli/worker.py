@@ -175,6 +175,7 @@ def runtime_of(
         prices=project.prices,
         allow_unsandboxed=unsandboxed or project.settings.allow_unsandboxed,
         bounds=project.bounds,
+        blobs=project.settings.blobs,
         clerk=clerk,
         wakes=wakes,
         api_key=project.api_key,

@@ -62,8 +62,9 @@ class Place:
                 "and the tool needs one.",
                 "Give the agent workspace=True.",
             )
-        if state.snapshot and not await environments.has(state.id):
-            # A fork, or a workspace that somebody deleted: made anew from what is stored.
+        if state.snapshot and not await environments.has(state.id, state.snapshot):
+            # A fork, a workspace that somebody deleted or that another node has: made anew from
+            # what is stored.
             sandbox = await environments.restore(state.id, spec, state.snapshot)
             self._journal.append(_opened(sandbox), e.EnvironmentRestored(state.snapshot))
             return sandbox

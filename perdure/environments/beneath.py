@@ -99,8 +99,8 @@ class Beneath:
     `root` returns a new descriptor of the workspace. `mount` is where commands see it: an
     absolute path below `mount` is taken as relative, since that is what tools print. What is
     made belongs to `owner` (uid, gid). Nothing below a directory of `hidden` can be opened, or
-    of `read_only` written: they lie in an in-place workspace but are not the agent's. `touched`
-    is called after each write.
+    of `read_only` written: they lie in an in-place workspace but are not the agent's. `touching`
+    is called before each write, `touched` after it.
     """
 
     def __init__(
@@ -111,6 +111,7 @@ class Beneath:
         owner: tuple[int, int] | None = None,
         hidden: tuple[Path, ...] = (),
         read_only: tuple[Path, ...] = (),
+        touching: Callable[[], None] = lambda: None,
         touched: Callable[[], None] = lambda: None,
         opener: Open | None = None,
     ) -> None:
@@ -119,6 +120,7 @@ class Beneath:
         self._owner = owner
         self._hidden = tuple(str(p) for p in hidden)
         self._closed = self._hidden + tuple(str(p) for p in read_only)
+        self._touching = touching
         self._touched = touched
         self._opener = opener
 
@@ -128,6 +130,7 @@ class Beneath:
 
     async def write(self, path: str, data: bytes) -> None:
         """Write the whole file atomically. Raises the same, and `StoreFull`."""
+        self._touching()
         await asyncio.to_thread(self._guarded, path, partial(self._write, data))
         self._touched()
 

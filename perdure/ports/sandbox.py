@@ -170,12 +170,20 @@ class Environments(Protocol):
         """
         ...
 
-    async def has(self, session: str) -> bool:
-        """True when the session's workspace is here, so that `open` finds it as it was."""
+    async def has(self, session: str, at: str = "") -> bool:
+        """True when the session's workspace is here, so that `open` finds it as it was.
+
+        Where nodes share snapshots, false as well when it is not surely as in the snapshot `at`:
+        another node may have worked on its own copy since.
+        """
         ...
 
     async def restore(self, session: str, spec: EnvironmentSpec, snapshot: str) -> Sandbox:
-        """Open the sandbox of `session` with its workspace made anew from `snapshot`."""
+        """Open the sandbox of `session` with its workspace made anew from `snapshot`.
+
+        Raises `NotFound` (E-SNAPSHOT-MISSING), `CorruptSnapshot`, and `Unavailable`
+        (E-SANDBOX-ELSEWHERE) where the session works on a directory of another machine itself.
+        """
         ...
 
     def snapshots(self) -> AsyncIterator[str]:

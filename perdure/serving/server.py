@@ -2,15 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 from starlette.types import ASGIApp
 
-from perdure.app import Options, environ_of, environments_at, models_for, open_store
+from perdure.app import Options, Work, environ_of, models_for, open_store
 from perdure.core.errors import PerdureError
 from perdure.doors.authorising import Authoriser
 from perdure.doors.credentials import Credentials
@@ -36,6 +35,7 @@ from perdure.ports.store import Store
 from perdure.serving.egress import secrets_of
 from perdure.serving.eyes import Eyes
 from perdure.serving.jwks import key_set_at
+from perdure.serving.membership import Membership, address_of
 from perdure.serving.outbound import Outbound
 from perdure.serving.takeover import AllProjects, takeover_of
 from perdure.serving.tools import ProjectTools
@@ -65,12 +65,12 @@ class Server:
     """A server without a socket: `app` is what an ASGI server runs. Open with `Server.open`."""
 
     def __init__(
-        self, plan: Plan, stores: ProjectStores, root: Path, models: Models, vault: VaultKeys
+        self, plan: Plan, stores: ProjectStores, work: Work, models: Models, vault: VaultKeys
     ) -> None:
         self._plan = plan
         self._vault = vault
         self._outbound = Outbound(plan.settings.private_hosts)
-        self._root = root
+        self._work = work
         self._models = models
         self._clock = SystemClock()
         self._ids = RandomIds()
@@ -79,7 +79,10 @@ class Server:
         self._closing = False
         self._taking_over: asyncio.Task[None] | None = None
         self._firing: asyncio.Task[None] | None = None
+        self._belonging: asyncio.Task[None] | None = None
         self.stores = stores
+        self.membership = Membership(stores, self._clock, os.urandom)
+        self.told_to_end: Callable[[], object] = self._drain_alone  # by another node
         self.keys = Keys(stores.base, self._clock, self._ids, os.urandom)
         self._authorities: list[Authority] = [self.keys]
         if (oidc := plan.settings.oidc) is not None:
@@ -96,18 +99,19 @@ class Server:
             vault=self.vault_of,
             changes=self.changes,
             about=self._about(),
+            cluster=self.membership.cluster,
         )
         self.app = self._application()
 
     @classmethod
     async def open(cls, plan: Plan) -> "Server":
         """Open the store and everything behind the doors. Raises `Unavailable`."""
-        store, root = await open_store(plan.store)
+        store, root = await open_store(plan.store, plan.options.blobs)
         models = plan.options.models or models_for(plan.options)
         environ, file = environ_of(plan.options), beside(plan.store)
         vault = await vault_keys(plan.settings, environ, file, os.urandom)
         stores = ProjectStores(store)
-        server = cls(plan, stores, plan.options.work_root or root, models, vault)
+        server = cls(plan, stores, Work(plan.store, plan.options, root), models, vault)
         await server.projects.engine(DEFAULT)
         server.take_over()
         return server
@@ -120,6 +124,25 @@ class Server:
         self._taking_over = asyncio.create_task(takeover.run(), name="perdure takeover")
         duty = Duty(self.services, self._automated, self._plan.options.bounds.poll_s)
         self._firing = asyncio.create_task(duty.run(), name="perdure automations")
+        self._belonging = asyncio.create_task(self._belong(), name="perdure nodes")
+
+    async def announce(self, url: str) -> None:
+        """Tell the other nodes of the store that this one is at `url`, unless the settings say
+        where. Raises `Unavailable`.
+        """
+        settings = self._plan.settings
+        await self.membership.announce(address_of(url, settings.host, settings.advertise))
+
+    async def _belong(self) -> None:
+        """Be a node of the store until another one says that this is to end."""
+        if (cluster := self.membership.cluster) is not None:
+            await self.membership.until_told(cluster)
+            self.told_to_end()
+
+    def _drain_alone(self) -> None:
+        """Drain without a socket to close."""
+        draining = self.drain(self._plan.settings.drain_s)
+        self._belonging = asyncio.create_task(draining, name="perdure drains")
 
     async def drain(self, seconds: float) -> None:
         """Begin nothing new; wait, at most `seconds`, for what runs."""
@@ -136,13 +159,15 @@ class Server:
     async def close(self) -> None:
         """Let all work go; what was in flight is taken up by the next process."""
         self._closing = True
-        for duty in (self._taking_over, self._firing):
+        for duty in (self._taking_over, self._firing, self._belonging):
             if duty is not None:
                 duty.cancel()
                 await asyncio.wait({duty})
+        await self.membership.close()
         for tools in self._tools.values():
             await tools.close()
         await self.projects.close()
+        self._work.close()
         self.eyes.close()
         if self._plan.options.models is None and hasattr(self._models, "close"):
             await self._models.close()
@@ -176,7 +201,7 @@ class Server:
         pages = manual_routes(self.services.about["version"])
         pages += self.eyes.routes(self.identify, self.services.request_id)
         sockets = socket_routes(PREFIX, self.services, self.identify)
-        extra = [*pages, *sockets]
+        extra = [*pages, *sockets, *self.membership.routes(self.services)]
         made = application(self.services, self.faces, self.identify, self.ready, extra=extra)
         self.routes = made.routes
         return self.eyes.around(made)
@@ -188,26 +213,25 @@ class Server:
 
     async def changes(self, project: str, first: str, last: str) -> Sequence[Change]:
         """Return what differs between two snapshots of a project."""
-        from perdure.environments.snapshots import Snapshots
-
-        snapshots = Snapshots(self._work(project) / "snapshots")
-        return await asyncio.to_thread(snapshots.changes, first, last)
+        store = self.stores.of(project)
+        return await self._work.changes(store, first, last, below=self._below(project))
 
     def _about(self) -> dict[str, str]:
         return {"version": version("perdure"), "store": self._plan.store.partition(":")[0]}
 
-    def _work(self, project: str) -> Path:
-        return self._root if project == DEFAULT else self._root / "projects" / project
+    @staticmethod
+    def _below(project: str) -> str:
+        return "" if project == DEFAULT else f"projects/{project}"
 
     async def _engine(self, project: str, store: Store) -> Engine:
-        work = self._work(project)
         options = self._plan.options
+        egress = self._egress(project)
         kit = Kit(
             store=store,
             clock=self._clock,
             ids=self._ids,
             models=self._models,
-            environments=environments_at(work, options, self._egress(project)),
+            environments=self._work.environments(store, below=self._below(project), egress=egress),
             prices=options.prices,
             workspace_tools=lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
             bounds=replace(options.bounds, follower_backlog=self._plan.settings.stream_buffer),
@@ -216,6 +240,7 @@ class Server:
         )
         engine = self.eyes.engine(kit, project)
         self.tools_of(project).trees = engine.trees
+        self.membership.attach(project, engine)
         for agent in self._plan.agents:
             await engine.register(agent)
         return engine

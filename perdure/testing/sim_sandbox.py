@@ -131,7 +131,7 @@ class SimEnvironments:
         self._world.running[session] = 0
         return SimSandbox(self._world, self._owner, session)
 
-    async def has(self, session: str) -> bool:
+    async def has(self, session: str, at: str = "") -> bool:
         """See `Environments.has`."""
         return session in self._world.workspaces
 

@@ -41,7 +41,7 @@ class InPlace:
         in_place = msgspec.structs.replace(spec, in_place=True)
         return await self._inner.open(session, in_place, source or str(self._work))
 
-    async def has(self, session: str) -> bool:
+    async def has(self, session: str, at: str = "") -> bool:
         """See `Environments.has`."""
         return await self._inner.has(session)
 

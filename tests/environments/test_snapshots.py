@@ -46,7 +46,7 @@ class Place:
 
     def take(self, shell: bytes = b"") -> str:
         with self.target() as target:
-            name, self.cache = self.store.take(target, shell)
+            name, self.cache, _ = self.store.take(target, shell)
         return name
 
     def back(self, name: str) -> list[bytes]:
