@@ -1,48 +1,26 @@
 """`perdure admin`: keys, projects, and what is deleted for good."""
 
-import asyncio
 import json as plain_json
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from perdure.app import open_store
+from perdure.cli.desk import Desk, at_desk
 from perdure.cli.granted import local, until_of
-from perdure.cli.ids import matching
 from perdure.cli.me import whoami
-from perdure.cli.places import Places
 from perdure.cli.screen import Screen
 from perdure.cli.text import one_line, pad, plural
-from perdure.config import Project, load_project
 from perdure.core.errors import InvalidRequest
-from perdure.doors.principals import KeyRecord, Keys, role_of
-from perdure.engine.deleting import tree_to_delete
-from perdure.environments.homes import discard, session_folder
+from perdure.doors.principals import KeyRecord, role_of
 from perdure.serving.vault_key import beside, vault_keys
-from perdure.stores.projects import DEFAULT, ProjectStores
-from perdure.stores.system import RandomIds, SystemClock
+from perdure.stores.projects import DEFAULT
 from perdure.stores.vault import DOCS, SealedVault
-
-T = TypeVar("T")
-
-
-class _Desk:
-    """The store of a project's directory, with all of its projects."""
-
-    def __init__(self, project: Project, stores: ProjectStores, work: Path) -> None:
-        self.project = project
-        self.stores = stores
-        self.work = work
-        self.clock = SystemClock()
-        self.keys = Keys(stores.base, self.clock, RandomIds(), os.urandom)
 
 
 def new_key(project: str, role: str, name: str, expires: str, *, json: bool) -> int:
     """Make a key and show it."""
 
-    async def make(desk: _Desk) -> int:
+    async def make(desk: Desk) -> int:
         screen = Screen(json=json)
         desk.stores.of(project)  # refuses what names no project
         until_us = _end(expires, desk.clock.now_us())
@@ -58,13 +36,13 @@ def new_key(project: str, role: str, name: str, expires: str, *, json: bool) -> 
         screen.line("  " + screen.dim("This is the only time that it is shown."))
         return 0
 
-    return _at(make)
+    return at_desk(make)
 
 
 def list_keys(project: str, *, json: bool) -> int:
     """List the keys of one project, or of all."""
 
-    async def show(desk: _Desk) -> int:
+    async def show(desk: Desk) -> int:
         screen = Screen(json=json)
         now_us = desk.clock.now_us()
         records = await desk.keys.all(project or None)
@@ -79,13 +57,13 @@ def list_keys(project: str, *, json: bool) -> int:
             screen.line("  " + screen.dim("next  perdure admin keys new --role admin"))
         return 0
 
-    return _at(show)
+    return at_desk(show)
 
 
 def revoke_key(typed: str, *, json: bool) -> int:
     """Revoke the key whose id is, or begins with, what was typed."""
 
-    async def revoke(desk: _Desk) -> int:
+    async def revoke(desk: Desk) -> int:
         screen = Screen(json=json)
         ids = [r.id for r in await desk.keys.all()]
         found = [each for each in ids if typed and each.startswith(typed)]
@@ -100,13 +78,13 @@ def revoke_key(typed: str, *, json: bool) -> int:
             screen.line(f"{record.id} is revoked: the next request with it is refused.")
         return 0
 
-    return _at(revoke)
+    return at_desk(revoke)
 
 
 def reseal(*, json: bool) -> int:
     """Seal all secrets with the vault's first key."""
 
-    async def rotate(desk: _Desk) -> int:
+    async def rotate(desk: Desk) -> int:
         settings, environ = desk.project.settings.server, desk.project.environ
         file = beside(desk.project.store_url)
         held = await vault_keys(settings, environ, file, os.urandom)
@@ -123,13 +101,13 @@ def reseal(*, json: bool) -> int:
             screen.line(f"{plural(count, 'secret')} sealed anew; {held.said}.")
         return 0
 
-    return _at(rotate)
+    return at_desk(rotate)
 
 
 def list_projects(*, json: bool) -> int:
     """List the projects with what they have."""
 
-    async def show(desk: _Desk) -> int:
+    async def show(desk: Desk) -> int:
         screen = Screen(json=json)
         rows = await desk.stores.base.sessions()
         sessions = Counter(desk.stores.parted(row.id)[0] for row in rows)
@@ -140,36 +118,7 @@ def list_projects(*, json: bool) -> int:
             screen.line(plain_json.dumps(fields) if json else shown + plural(keys[name], "key"))
         return 0
 
-    return _at(show)
-
-
-def purge(typed: str, project: str, *, yes: bool, json: bool) -> int:
-    """Delete a session and its subagents, with their workspaces and logs."""
-
-    async def delete(desk: _Desk) -> int:
-        screen = Screen(json=json)
-        store = desk.stores.of(project)
-        session = matching(await store.sessions(), typed)
-        names = [row.id for row in await tree_to_delete(store, session)]
-        if not yes:
-            more = f" and {plural(len(names) - 1, 'subagent')}" if len(names) > 1 else ""
-            elsewhere = f" --project {project}" * (project != DEFAULT)
-            command = f"perdure admin purge {session}{elsewhere} --yes"
-            left = screen.agreed(f"Delete {session}{more} for good?", command)
-            if left is not None:
-                return left
-        work = desk.work if project == DEFAULT else desk.work / "projects" / project
-        for name in names:
-            await store.delete_session(name)
-            _forget(desk, work, name, project)
-        if json:
-            screen.line(plain_json.dumps({"deleted": names, "project": project}))
-        else:
-            screen.line(f"Deleted for good: {', '.join(names)}.")
-            screen.line("  " + screen.dim("Backups, and forks that share its past, keep theirs."))
-        return 0
-
-    return _at(delete)
+    return at_desk(show)
 
 
 def _end(expires: str, now_us: int) -> int | None:
@@ -181,14 +130,6 @@ def _end(expires: str, now_us: int) -> int | None:
             f"--expires {expires!r} is no moment that is to come. No key was made.",
             "--expires 2030-12-01, 2030-12-01T18:00 or 30d",
         ) from error
-
-
-def _forget(desk: _Desk, work: Path, session: str, project: str) -> None:
-    folder = session_folder(work, session)
-    if folder.is_dir():
-        discard(folder)
-    if project == DEFAULT:
-        Places(desk.project).forget(session)
 
 
 def _fields(record: KeyRecord) -> dict[str, Any]:
@@ -211,25 +152,3 @@ def _standing(record: KeyRecord, now_us: int) -> str:
         return "valid"
     expired = record.expires_at_us <= now_us
     return f"{'expired' if expired else 'until'} {local(record.expires_at_us)}"
-
-
-def _at(use: Callable[[_Desk], Awaitable[T]]) -> T:
-    """Open the store, which is made if there is none, use it, close it."""
-    return asyncio.run(_used(use))
-
-
-async def _used(use: Callable[[_Desk], Awaitable[T]]) -> T:
-    project = load_project(Path.cwd())
-    if project.store_path is None:
-        raise InvalidRequest(
-            "E-ADMIN-STORE",
-            f"This is done in the store itself; {project.settings.store} cannot be opened here.",
-            'Type it where the server\'s store is: store = "sqlite:///…" in perdure.toml.',
-        )
-    Places(project).prepare()
-    store, work = await open_store(project.store_url)
-    stores = ProjectStores(store)
-    try:
-        return await use(_Desk(project, stores, work))
-    finally:
-        await stores.close()

@@ -32,6 +32,9 @@ admin.add_typer(vault)
 
 def declare_admin(app: typer.Typer, panel: str) -> None:
     """Add the verbs to the command line."""
+    from perdure.cli.administering_stores import declare_stores
+
+    declare_stores(admin)
     app.add_typer(admin, rich_help_panel=panel)
 
 
@@ -117,19 +120,6 @@ def vault_rotate(json: Json = False) -> int:
     from perdure.cli.admin import reseal
 
     return reseal(json=json)
-
-
-@admin.command("purge", cls=Verb)
-def purge(
-    id: Annotated[str, typer.Argument(metavar="ID", help="A session: its id, or its beginning.")],
-    project: Project = "default",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
-    json: Json = False,
-) -> int:
-    """Delete a session for good, with its subagents and workspace."""
-    from perdure.cli.admin import purge as verb
-
-    return verb(id, project, yes=yes, json=json)
 
 
 def _help(context: typer.Context) -> None:

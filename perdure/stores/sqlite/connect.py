@@ -110,7 +110,7 @@ def _not_opened(
     if isinstance(error, OSError):
         return refusals.of_os_error(error, path)
     if isinstance(error, apsw.NotADBError):
-        return _foreign(path)
+        return foreign(path)
     return failures.translate(error, system_errno, path)
 
 
@@ -150,7 +150,7 @@ def _prepare(connection: apsw.Connection, path: Path, sql: Statements) -> None:
         # Two processes may find the same new file; changing its mode does not wait as a write does.
         turn = lock(nodes_folder(path) / "creating")
         try:
-            if _is_new(connection, path, sql):
+            if is_new(connection, path, sql):
                 _set_wal(connection, path)
                 _create(connection, sql)
             elif _is_due(connection, path, sql):
@@ -162,10 +162,18 @@ def _prepare(connection: apsw.Connection, path: Path, sql: Statements) -> None:
 
 def _is_due(connection: apsw.Connection, path: Path, sql: Statements) -> bool:
     """Whether the tables are to be made, or to be brought to our version."""
-    return _is_new(connection, path, sql) or connection.pragma("user_version") < SCHEMA
+    return is_new(connection, path, sql) or connection.pragma("user_version") < SCHEMA
 
 
-def _is_new(connection: apsw.Connection, path: Path, sql: Statements) -> bool:
+def steps(sql: Statements) -> dict[int, str]:
+    """Return what brings tables of the version before to each version."""
+    return {2: sql.migrate_2, 3: sql.migrate_3, 4: sql.migrate_4, 5: sql.migrate_5}
+
+
+def is_new(connection: apsw.Connection, path: Path, sql: Statements) -> bool:
+    """Whether there are no tables yet. Raises `InvalidRequest` (E-DB-FOREIGN) for what is not ours,
+    `Unavailable` (E-DB-NEWER).
+    """
     application = connection.pragma("application_id")
     version = connection.pragma("user_version")
     if application == APPLICATION_ID:
@@ -178,7 +186,7 @@ def _is_new(connection: apsw.Connection, path: Path, sql: Statements) -> bool:
             )
         return False
     if application or connection.execute(sql.table_count).get:
-        raise _foreign(path)
+        raise foreign(path)
     return True
 
 
@@ -201,11 +209,11 @@ def _migrate(connection: apsw.Connection, path: Path, sql: Statements) -> None:
             f"{path} was made by an older perdure, and one has it open. Nothing was changed.",
             "End the older one first: fuser shows which process has the file open.",
         )
-    steps = {2: sql.migrate_2, 3: sql.migrate_3, 4: sql.migrate_4, 5: sql.migrate_5}
+    known = steps(sql)
     connection.execute(sql.begin)
     try:
         for version in range(connection.pragma("user_version") + 1, SCHEMA + 1):
-            connection.execute(steps[version])
+            connection.execute(known[version])
         connection.pragma("user_version", SCHEMA)
         connection.execute(sql.commit)
     except apsw.Error:
@@ -235,7 +243,8 @@ def _make_durable(connection: apsw.Connection, path: Path, *, fsync: bool) -> No
     connection.pragma("cache_size", -_CACHE_KIB)
 
 
-def _foreign(path: Path) -> InvalidRequest:
+def foreign(path: Path) -> InvalidRequest:
+    """Return the error for a file that is not ours."""
     return InvalidRequest(
         "E-DB-FOREIGN",
         f"{path} is not a perdure database. Nothing was changed.",
