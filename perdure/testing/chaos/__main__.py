@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from perdure.testing.chaos.checker import Kind
+from perdure.testing.chaos.crew import Options, Report
 from perdure.testing.chaos.ground import Ground, PostgresGround, SqliteGround
-from perdure.testing.chaos.run import Options, Report, Run
+from perdure.testing.chaos.run import play
 from perdure.testing.postgres import PostgresServer
 
 FOLLOWERS: Final[tuple[Kind, ...]] = (
@@ -65,7 +66,7 @@ def faketime() -> str:
 
 
 async def _run(ground: Ground, home: Path, options: Options) -> Report:
-    return await Run(ground, home, options, lambda line: print(line, flush=True)).play()
+    return await play(ground, home, options, lambda line: print(line, flush=True))
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -74,7 +75,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--takeovers", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=1500.0)
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--sessions", type=int, default=36)
+    parser.add_argument("--sessions", type=int, default=48)
     parser.add_argument("--lease", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--calm", type=float, default=10.0, help="leases that the first tools take")

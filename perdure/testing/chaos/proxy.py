@@ -225,7 +225,7 @@ class FaultProxy:
                     down.write(b"N")
                     continue
                 link.options = frames.options
-                if not self._passes(link, frame):
+                if not self._passes(link, frame) or link.cut_short:
                     return
                 up.write(frame.raw)
             await up.drain()
@@ -247,8 +247,10 @@ class FaultProxy:
             await _pace(link)
             if link.silent:
                 continue
-            for frame in frames.feed(data):
-                down.write(link.answered(frame))
+            passed = [link.answered(frame) for frame in frames.feed(data)]
+            if link.cut_short:
+                return
+            down.writelines(passed)
             await down.drain()
 
 
