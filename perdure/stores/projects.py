@@ -61,6 +61,10 @@ class ProjectStores:
         project, part, bare = name.partition(_PART)
         return (project, bare) if part else (DEFAULT, name)
 
+    def joined(self, project: str, name: str) -> str:
+        """Return the name that a project's session has in the store beneath."""
+        return name if project == DEFAULT else project + _PART + name
+
     def watch(self) -> None:
         """See to it that somebody listens for what other processes change."""
         if self._watcher is None or self._watcher.done():

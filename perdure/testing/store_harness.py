@@ -26,6 +26,7 @@ class Pen:
     """Writes a session's journal: each batch begins where the one before it ends."""
 
     def __init__(self, claim: Claim) -> None:
+        self.claim = claim
         self.session = claim.session
         self.epoch = claim.epoch
         self.seq = claim.seq

@@ -123,9 +123,12 @@ class Lease:
             "schema": self._who.schema,
             "lease_s": self._lease_s,
         }
-        row = connection.execute(self._sql.beat.encode(), said).fetchone()
+        with connection.transaction():
+            old = connection.execute(self._sql.lapsed.encode(), {"node": self.node}).fetchone()
+            row = connection.execute(self._sql.beat.encode(), said).fetchone()
         assert row is not None
-        lapsed, self.draining = bool(row[0]), bool(row[1]) or self.draining
+        lapsed = old is not None and bool(old[0])
+        self.draining = self.draining or bool(row[0])
         # Whoever takes a session holds our line while he does, so after this word we see it. Twice
         # more all the same: it costs little.
         self._checks = 3 if lapsed or (self._until and before > self._until) else self._checks

@@ -38,6 +38,7 @@ class Statements(NamedTuple):
     insert_letter: str
     insert_session: str
     is_alive: str
+    lapsed: str
     leave: str
     lock_doc: str
     lock_letters: str

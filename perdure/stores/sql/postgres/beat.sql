@@ -1,7 +1,4 @@
--- Says whether the lease had run out before this word. The database's clock, nobody else's.
-WITH before AS (
-    SELECT until < clock_timestamp() AS lapsed FROM nodes WHERE node = %(node)s FOR UPDATE
-)
+-- The database's clock, nobody else's.
 INSERT INTO nodes (
     node, address, version, host, schema_version, started, seen, until
 )
@@ -11,4 +8,4 @@ VALUES (
 )
 ON CONFLICT (node) DO UPDATE SET
     address = excluded.address, seen = excluded.seen, until = excluded.until
-RETURNING coalesce((SELECT lapsed FROM before), false), draining
+RETURNING draining
