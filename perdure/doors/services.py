@@ -14,6 +14,7 @@ from perdure.doors.settings import ServerSettings
 from perdure.doors.toolmaker import Toolmaker
 from perdure.doors.turns import OneAtATime
 from perdure.ports.clock import Clock, Ids
+from perdure.ports.cluster import Cluster
 from perdure.ports.sandbox import Change
 from perdure.ports.vault import Vault
 
@@ -38,7 +39,8 @@ def no_vault(project: str) -> Vault:
 @dataclass(frozen=True)
 class Services:
     """The collaborators of all doors. `changes` compares two snapshots of a project; `about` says
-    what this process is: its version, the kind of its store.
+    what this process is: its version, the kind of its store. `cluster` knows the other nodes of the
+    store, None where it has none.
     """
 
     projects: Projects
@@ -50,6 +52,7 @@ class Services:
     vault: Callable[[str], Vault] = no_vault  # of a project
     changes: Callable[[str, str, str], Awaitable[Sequence[Change]]] = no_files
     about: Mapping[str, str] = field(default_factory=dict)
+    cluster: Cluster | None = None
 
     @cached_property
     def limits(self) -> Limits:

@@ -22,9 +22,14 @@ class Progress(msgspec.Struct, frozen=True, tag="tool.progress"):
 
 
 class Live(msgspec.Struct, frozen=True):
-    """Something that is happening now. It has no seq: it may be lost, and is not in the journal."""
+    """Something that is happening now. It has no seq: it may be lost, and is not in the journal.
+
+    `after` is the event behind which it happened, where that is not simply the last one that its
+    reader has seen: it comes from another process, on another way than the journal. Else None.
+    """
 
     piece: Delta | Progress
+    after: int | None = None
 
 
 class Follower:
@@ -71,13 +76,18 @@ class Hub:
     def __init__(self, backlog: int) -> None:
         self._backlog = backlog
         self.watch: Callable[[str, list[Event], State], object] = _nobody  # all that is published
+        self.listened: Callable[[str, bool], object] = _never  # the first comes, the last has gone
+        self.moved: Callable[[str], object] = _deaf  # a follower has read on in the journal
         self._followers: dict[str, dict[Follower, None]] = {}  # told in the order they came
 
     @contextmanager
     def follow(self, session: str) -> Iterator[Follower]:
         """Take part in what is published of `session`."""
         follower = Follower(self._backlog)
-        self._followers.setdefault(session, {})[follower] = None
+        there = self._followers.setdefault(session, {})
+        there[follower] = None
+        if len(there) == 1:
+            self.listened(session, True)
         try:
             yield follower
         finally:
@@ -85,6 +95,7 @@ class Hub:
             del left[follower]
             if not left:
                 del self._followers[session]
+                self.listened(session, False)
 
     def publish(self, session: str, events: list[Event], state: State) -> None:
         """Hand out durable events and the state after the last of them."""
@@ -94,10 +105,10 @@ class Hub:
             for event in events:
                 follower.put(event)
 
-    def live(self, session: str, piece: Delta | Progress) -> None:
-        """Hand out something that is happening now."""
+    def live(self, session: str, piece: Delta | Progress, after: int | None = None) -> None:
+        """Hand out something that is happening now; see `Live.after`."""
         for follower in self._followers.get(session, ()):
-            follower.put(Live(piece))
+            follower.put(Live(piece, after))
 
     def fail(self, session: str, error: Exception) -> None:
         """Tell the followers what the session's driver died of."""
@@ -113,3 +124,11 @@ class Hub:
 
 def _nobody(session: str, events: list[Event], state: State) -> None:
     """Nobody watches."""
+
+
+def _never(session: str, there: bool) -> None:
+    """Nobody asks whether anybody listens."""
+
+
+def _deaf(session: str) -> None:
+    """Nobody asks whether anything moves."""

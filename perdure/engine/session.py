@@ -350,13 +350,22 @@ class Session:
         reread = True
         while True:
             if reread:
+                before = after
                 async for event in self.events(after):
                     yield event
                     after = event.seq
+                if after > before:
+                    self._engine.hub.moved(self.id)
             reread = False
             item = await follower.next()
             if isinstance(item, Live):
-                yield item
+                # From afar it may come before the events that it follows, or too late.
+                if item.after is not None and item.after > after:
+                    async for event in self.events(after, item.after):
+                        yield event
+                        after = event.seq
+                if item.after is None or item.after == after:
+                    yield item
             elif item is None or item.seq > after + 1:
                 reread = True
             elif item.seq == after + 1:

@@ -111,6 +111,7 @@ class Web(uvicorn.Server):
         called as soon as it serves.
         """
         self._begun = begun
+        self._serving.told_to_end = self.end_once
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.end)
@@ -138,6 +139,11 @@ class Web(uvicorn.Server):
         for server in getattr(self, "servers", ()):  # there are none before it has begun
             server.close()
         self._ending = asyncio.ensure_future(self._end())
+
+    def end_once(self) -> None:
+        """End in order, unless it is ending already."""
+        if self._ending is None:
+            self.end()
 
     async def _end(self) -> None:
         await self._serving.drain(self._drain_s)

@@ -23,6 +23,7 @@ import uvicorn
 from perdure.app import Options
 from perdure.doors.principals import Keys
 from perdure.doors.settings import ServerSettings
+from perdure.engine.agent import Agent
 from perdure.engine.kit import Bounds
 from perdure.models.scripted import Script, Scripted
 from perdure.serving.server import Plan, Server
@@ -37,7 +38,8 @@ START_S = 30.0
 
 class Task(msgspec.Struct, frozen=True):
     """What a process is to serve. `kill_at`: it kills itself at the so-many-th write of the store,
-    before it (`after` false) or when it is done; 0: never. `at` are the methods that count.
+    before it (`after` false) or when it is done; 0: never. `at` are the methods that count. There is
+    an agent `talker`, whose model is `test:talk`.
     """
 
     store: str
@@ -61,10 +63,12 @@ async def _run(task: Task, tell: Connection) -> None:
     path = Path(task.store)
     bounds = Bounds(poll_s=0.05, idle_s=0.5)
     options = Options(models=models, bounds=bounds, work_root=path.parent / "work")
-    server = await Server.open(Plan(f"sqlite:///{path}", task.settings, options))
+    talker = Agent("talker", "test:talk")
+    server = await Server.open(Plan(f"sqlite:///{path}", task.settings, options, [talker]))
     if task.kill_at:
         _kill_at(server.stores.base, task)
     listener = socket.create_server(("127.0.0.1", 0))
+    await server.announce(f"http://127.0.0.1:{listener.getsockname()[1]}")
     web = uvicorn.Server(uvicorn.Config(server.app, log_level="warning", lifespan="off"))
     tell.send(listener.getsockname()[1])
     try:

@@ -97,6 +97,7 @@ async def serving(plan: Plan) -> AsyncIterator[Up]:
     web = uvicorn.Server(config)
     running = asyncio.create_task(web.serve(sockets=[listener]))
     here = Up(server, f"http://127.0.0.1:{listener.getsockname()[1]}")
+    await server.announce(here.url)
     try:
         yield here
     finally:
