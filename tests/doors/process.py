@@ -38,8 +38,8 @@ START_S = 30.0
 
 class Task(msgspec.Struct, frozen=True):
     """What a process is to serve. `kill_at`: it kills itself at the so-many-th write of the store,
-    before it (`after` false) or when it is done; 0: never. `at` are the methods that count. There is
-    an agent `talker`, whose model is `test:talk`.
+    before it (`after` false) or when it is done; 0: never. `at` are the methods that count. It
+    has an agent `talker`, whose model is `test:talk`.
     """
 
     store: str

@@ -143,8 +143,9 @@ async def test_only_nodes_of_the_store_may_listen(tmp_path: Path) -> None:
         ]  # fmt: skip
         async with httpx2.AsyncClient(base_url=one.url) as plain:
             for each in wrong:
-                headers = {"authorization": f"Bearer {each}".encode()}
-                answer = await plain.get(path, headers=headers)
+                answer = await plain.get(
+                    path, headers={b"authorization": b"Bearer " + each.encode()}
+                )
                 assert answer.status_code == 401, each
                 assert answer.json()["error"]["code"] == "E-NODE-SECRET"
             headers = {"authorization": f"Bearer {token}"}
