@@ -27,8 +27,10 @@ from perdure.doors.settings import ServerSettings
 from perdure.doors.tokens import Tokens
 from perdure.engine.agent import Agent
 from perdure.engine.kit import Kit
+from perdure.engine.retention import RetentionSettings
 from perdure.engine.runtime import Engine
 from perdure.environments.egress.gate import Egress
+from perdure.environments.homes import discard, session_folder
 from perdure.ports.model import Models
 from perdure.ports.sandbox import Change
 from perdure.ports.store import Store
@@ -37,6 +39,7 @@ from perdure.serving.eyes import Eyes
 from perdure.serving.jwks import key_set_at
 from perdure.serving.membership import Membership, address_of
 from perdure.serving.outbound import Outbound
+from perdure.serving.retaining import Retaining
 from perdure.serving.takeover import AllProjects, takeover_of
 from perdure.serving.tools import ProjectTools
 from perdure.serving.tracing import Tracing
@@ -59,6 +62,7 @@ class Plan:
     agents: Sequence[Agent] = ()
     url: str = ""
     tracing: Tracing | None = None
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
 
 class Server:
@@ -80,6 +84,7 @@ class Server:
         self._taking_over: asyncio.Task[None] | None = None
         self._firing: asyncio.Task[None] | None = None
         self._belonging: asyncio.Task[None] | None = None
+        self._retaining: asyncio.Task[None] | None = None
         self.stores = stores
         self.membership = Membership(stores, self._clock, os.urandom)
         self.told_to_end: Callable[[], object] = self._drain_alone  # by another node
@@ -125,6 +130,8 @@ class Server:
         duty = Duty(self.services, self._automated, self._plan.options.bounds.poll_s)
         self._firing = asyncio.create_task(duty.run(), name="perdure automations")
         self._belonging = asyncio.create_task(self._belong(), name="perdure nodes")
+        retaining = Retaining(self.stores, self.projects, self._plan.retention, self._forget)
+        self._retaining = asyncio.create_task(retaining.run(), name="perdure retention")
 
     async def announce(self, url: str) -> None:
         """Tell the other nodes of the store that this one is at `url`, unless the settings say
@@ -159,7 +166,7 @@ class Server:
     async def close(self) -> None:
         """Let all work go; what was in flight is taken up by the next process."""
         self._closing = True
-        for duty in (self._taking_over, self._firing, self._belonging):
+        for duty in (self._taking_over, self._firing, self._belonging, self._retaining):
             if duty is not None:
                 duty.cancel()
                 await asyncio.wait({duty})
@@ -179,6 +186,7 @@ class Server:
             self._tools[project] = ProjectTools(
                 store, lambda where: workspace_tools(contained=where.kind == "bubblewrap"),
                 self._authoriser(project).token, self._outbound.transport, self.vault_of(project),
+                clock=self._clock,
             )  # fmt: skip
         return self._tools[project]
 
@@ -210,6 +218,12 @@ class Server:
     def faces(self) -> list[Face]:
         """All protocols that are spoken."""
         return [openai_face(), native_face()]
+
+    def _forget(self, session: str, project: str) -> None:
+        """Remove the workspace of a session that is gone. Blocks."""
+        folder = session_folder(self._work.root / self._below(project), session)
+        if folder.is_dir():
+            discard(folder)
 
     async def changes(self, project: str, first: str, last: str) -> Sequence[Change]:
         """Return what differs between two snapshots of a project."""

@@ -1,8 +1,8 @@
 """Tools of agents that were made by an API: found again from the pinned definition alone."""
 
+import contextlib
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,15 +13,16 @@ from msgspec.structs import replace
 
 from perdure.core.agent import AgentSpec, EnvironmentSpec, ToolSpec
 from perdure.core.codec import decode, encode
-from perdure.core.errors import Forbidden, Unavailable
+from perdure.core.errors import Conflict, Forbidden, Unavailable
 from perdure.core.secrets import Secret
 from perdure.doors.toolmaker import McpServer
-from perdure.doors.turns import OneAtATime
 from perdure.engine.trees import Trees
+from perdure.ports.clock import Clock
 from perdure.ports.store import Store
 from perdure.ports.tool import Tool, ToolContext, ToolOutput
 from perdure.ports.vault import Vault
 from perdure.serving import subagents
+from perdure.serving.connections import Connections
 from perdure.serving.discreet import Discreet, Shown
 from perdure.tools.mcp.toolset import McpToolset
 from perdure.tools.mcp.transports import Carrier
@@ -32,11 +33,19 @@ _GIVEN: Final = "given:"
 _TELLING: Final = ("auth", "cookie", "key", "pass", "secret", "token")  # in a header's name
 _SECRET_CHARS: Final = 8  # what is shorter would be found everywhere
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
-_OPEN_SERVERS: Final = 64  # connections kept in one project; the one not used for longest goes
+_KEPT_S: Final = 30 * 24 * 3600  # what no session has used for so long is forgotten
+_TOUCH_S: Final = 24 * 3600  # how often it is written down that a server is still in use
+_SWEPT: Final = 8  # how many others are looked at when a server is new
 
 Tokens = Callable[[str, str], Awaitable[Secret]]
 """Gives the token of a credential for the server at a URL. Raises `Unavailable`, `Forbidden`."""
 Workspace = Callable[[EnvironmentSpec], tuple[Tool, ...]]
+
+
+class _Known(McpServer, frozen=True, omit_defaults=True):
+    """A server as it is kept. `used_at` is about when a session used it last, in seconds."""
+
+    used_at: int = 0
 
 
 class AnsweredOutside:
@@ -68,15 +77,17 @@ class ProjectTools:
         tokens: Tokens,
         carrier: Carrier | None = None,
         vault: Vault | None = None,
+        *,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._workspace = workspace
         self._tokens = tokens
         self._carrier = carrier
-        self._servers: OrderedDict[str, tuple[McpToolset, dict[str, Tool]]] = OrderedDict()
+        self._clock = clock
+        self._connections = Connections()
         self._given: dict[str, dict[str, str]] = {}  # what clients sent along, by credential
         self._vault = vault
-        self._opening = OneAtATime()  # by name of a server
         self.trees: Trees | None = None  # of the engine that these tools are run by
 
     def client(
@@ -100,18 +111,20 @@ class ProjectTools:
         """See `Toolmaker.mcp`."""
         _ensure_plain(server.url)
         if headers:
-            digest = hashlib.sha256(encode(sorted(headers.items()))).hexdigest()[:16]
+            # Each server has its own, even where they are the same: they are forgotten together.
+            whole = encode([server, sorted(headers.items())])
+            digest = hashlib.sha256(whole).hexdigest()[:16]
             server = replace(server, credential=f"{_GIVEN}{digest}")
             self._given[server.credential] = dict(headers)
             if self._vault is not None:
                 await self._vault.put(server.credential, Secret(json.dumps(dict(headers))))
         name = server_name(server)
-        await self._store.put_doc(_KIND, name, encode(server))
+        await self._note(name, server)
         return tuple(tool.spec for tool in (await self._of_server(name, server)).values())
 
     def served_as(self, spec: ToolSpec) -> str:
         """See `Toolmaker.served_as`."""
-        _, tools = self._servers.get(spec.source.removeprefix(_MCP), (None, {}))
+        tools = self._connections.now(spec.source.removeprefix(_MCP))
         return getattr(tools.get(spec.name), "served_as", spec.name)
 
     async def tools(self, spec: AgentSpec) -> Mapping[str, Tool] | None:
@@ -137,22 +150,52 @@ class ProjectTools:
 
     async def close(self) -> None:
         """Disconnect from all servers."""
-        servers, self._servers = self._servers, OrderedDict()
-        for toolset, _ in servers.values():
-            await toolset.close()
+        await self._connections.close()
+
+    async def _note(self, name: str, server: McpServer) -> None:
+        """Keep a server for whoever finds its tools in a definition, and that it is in use."""
+        doc, now = await self._store.doc(_KIND, name), self._clock.now_us() // 1_000_000
+        if doc is not None and decode(doc.data, _Known).used_at > now - _TOUCH_S:
+            return
+        known = _Known(**{each: getattr(server, each) for each in McpServer.__struct_fields__})
+        await self._store.put_doc(_KIND, name, encode(replace(known, used_at=now)))
+        if doc is None:
+            await self._sweep(name, now)
+
+    async def _sweep(self, name: str, now: int) -> None:
+        """Forget, of a few that come behind this one, those that nobody has used for long. Names
+        are digests, so each is looked at some time.
+        """
+        docs = await self._store.docs(_KIND, after=name, limit=_SWEPT)
+        if len(docs) < _SWEPT:  # on from the first
+            docs += await self._store.docs(_KIND, limit=_SWEPT - len(docs))
+        for doc in docs:
+            known = decode(doc.data, _Known)
+            if known.used_at > now - _KEPT_S:
+                continue
+            if not known.used_at:  # nobody wrote it down: its time begins now
+                with contextlib.suppress(Conflict):
+                    fresh = encode(replace(known, used_at=now))
+                    await self._store.put_doc(_KIND, doc.name, fresh, expect=doc.version)
+                continue
+            if known.credential.startswith(_GIVEN):
+                self._given.pop(known.credential, None)
+                if self._vault is not None:
+                    await self._vault.delete(known.credential)
+            await self._store.delete_doc(_KIND, doc.name)
 
     async def _named(self, name: str) -> dict[str, Tool]:
         doc = await self._store.doc(_KIND, name)
-        return {} if doc is None else await self._of_server(name, decode(doc.data, McpServer))
+        if doc is None:
+            return {}
+        server = decode(doc.data, McpServer)
+        await self._note(name, server)
+        return await self._of_server(name, server)
 
     async def _of_server(self, name: str, server: McpServer) -> dict[str, Tool]:
-        async with self._opening.of(name):  # one connection, however many ask for it at once
-            return await self._opened(name, server)
+        return await self._connections.tools(name, lambda: self._opened(name, server))
 
-    async def _opened(self, name: str, server: McpServer) -> dict[str, Tool]:
-        if name in self._servers:
-            self._servers.move_to_end(name)
-            return self._servers[name][1]
+    async def _opened(self, name: str, server: McpServer) -> tuple[McpToolset, dict[str, Tool]]:
         given = await self._headers_of(server.credential)
         sealed = bool(server.credential) and not server.credential.startswith(_GIVEN)
         shown = Shown()
@@ -169,11 +212,7 @@ class ProjectTools:
         tools: dict[str, Tool] = {tool.spec.name: tool for tool in await _opened(toolset, shown)}
         if server.credential:
             tools = {name: Discreet(tool, shown) for name, tool in tools.items()}
-        self._servers[name] = (toolset, tools)
-        if len(self._servers) > _OPEN_SERVERS:
-            _, (old, _) = self._servers.popitem(last=False)
-            await old.close()
-        return tools
+        return toolset, tools
 
     async def _headers_of(self, credential: str) -> dict[str, str]:
         """Return what a client sent along, now or before a restart."""
