@@ -1,13 +1,14 @@
 """A session being worked on: its journal, its tools, its place in the file system."""
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perdure.core import events as e
 from perdure.core.codec import encode
-from perdure.core.errors import ErrorInfo, PerdureError, Unavailable, error_info
+from perdure.core.errors import ErrorInfo, NotFound, PerdureError, Unavailable, error_info
 from perdure.core.grants import Grant
 from perdure.core.inbox import Late
 from perdure.core.state import CallState, State
@@ -65,7 +66,8 @@ class Place:
         if state.snapshot and not await environments.has(state.id, state.snapshot):
             # A fork, a workspace that somebody deleted or that another node has: made anew from
             # what is stored.
-            sandbox = await environments.restore(state.id, spec, state.snapshot)
+            with _parking():
+                sandbox = await environments.restore(state.id, spec, state.snapshot)
             self._journal.append(_opened(sandbox), e.EnvironmentRestored(state.snapshot))
             return sandbox
         sandbox = await environments.open(state.id, spec, state.source)
@@ -92,11 +94,15 @@ class Place:
 
     async def plan(self, snapshot: str) -> Rollback:
         """Say what going back to `snapshot` would do."""
-        return await (await self.sandbox()).rollback(snapshot, dry=True)
+        sandbox = await self.sandbox()
+        with _parking():
+            return await sandbox.rollback(snapshot, dry=True)
 
     async def back_to(self, snapshot: str, call_id: str) -> None:
         """Take the workspace back to `snapshot` and journal what that changed."""
-        done = await (await self.sandbox()).rollback(snapshot)
+        sandbox = await self.sandbox()
+        with _parking():
+            done = await sandbox.rollback(snapshot)
         self._journal.append(
             e.EnvironmentRestored(
                 snapshot, call_id, len(done.restored), done.restored[:50], done.unsure[:50]
@@ -208,6 +214,17 @@ def key_of(session: str, call: CallState) -> str:
     """
     name = f"{call.session or session}\0{call.call.id}\0{call.call.arguments}"
     return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def _parking() -> Iterator[None]:
+    """Let a snapshot that is nowhere park the session, with the reason, and not end its work as if
+    the session itself were gone.
+    """
+    try:
+        yield
+    except NotFound as error:
+        raise Unavailable(error.code, error.message, error.hint) from error
 
 
 def _lost(error: PerdureError) -> ErrorInfo:

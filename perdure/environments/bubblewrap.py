@@ -185,7 +185,8 @@ class Bubblewrap:
             isolation = msgspec.structs.replace(isolation, notes=notes)
         view = await asyncio.to_thread(self._view, home, spec)
         launcher = BwrapLauncher(program, way, view, home.owner, spec)
-        return self._made(home, spec, launcher, isolation, await self._sessions.store(), gate)
+        store, depot = await self._sessions.store(), self._sessions.depot
+        return self._made(home, spec, launcher, isolation, store, gate, depot)
 
     def _made(
         self,
@@ -195,6 +196,7 @@ class Bubblewrap:
         isolation: Isolation,
         snapshots: Snapshots,
         gate: Gate | None = None,
+        depot: Depot | None = None,
     ) -> LocalSandbox:
         view = launcher.view
         inside = tuple(Path(p) for p in view.read_only if Path(p).is_relative_to(home.workspace))
@@ -212,6 +214,7 @@ class Bubblewrap:
             cgroup_parent=self._cgroup_parent,
             guard=self._warden,
             gate=gate,
+            depot=depot,
         )
         return LocalSandbox(means, self._clock)
 
