@@ -8,50 +8,52 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.app import open_store, shown_url
-from perdure.cli.admin_move import counted, progress, said, show
-from perdure.cli.desk import check_there, store_here
+from perdure.app import shown_url
+from perdure.cli.admin_move import Place, counted, progress, said, show
+from perdure.cli.desk import check_there, opened_at, store_here, whole_url
 from perdure.cli.screen import Screen
 from perdure.config import load_project
 from perdure.stores.carrying.archive import FORMAT, Archive, ArchiveWriter, Header
 from perdure.stores.carrying.checking import check_archive
 from perdure.stores.carrying.moving import restore as carry
-from perdure.stores.carrying.reading import Reading, carriable
+from perdure.stores.carrying.reading import Reading
 from perdure.stores.system import SystemClock
 
 
-def backup(file: str, url: str, *, check: bool, yes: bool, json: bool) -> int:
+def backup(file: str, url: str, blobs: str, *, check: bool, yes: bool, json: bool) -> int:
     """Write a backup, or check one."""
     screen = Screen(json=json)
     if check:
         return _check(Path(file), screen)
-    url = url or store_here(load_project(Path.cwd()), "A backup")
+    url = whole_url(url or store_here(load_project(Path.cwd()), "A backup"))
     check_there(url)
-    return asyncio.run(_backup(Path(file), url, screen, replace=yes))
+    return asyncio.run(_backup(Path(file), Place(url, blobs), screen, replace=yes))
 
 
-def restore(file: str, to: str, *, yes: bool, json: bool) -> int:
+def restore(file: str, url: str, blobs: str, *, yes: bool, json: bool) -> int:
     """Bring a backup into an empty store. Typed again after a kill, it goes on where it was."""
     screen = Screen(json=json)
     archive = Archive(Path(file))
+    to = Place(whole_url(url), blobs)
     if not yes:
-        command = f"perdure admin restore {file} --to {shown_url(to)} --yes"
-        left = screen.agreed(f"Restore {file} into {shown_url(to)}?", command)
+        more = f" --blobs {blobs}" * bool(blobs)
+        command = f"perdure admin restore {file} --to {shown_url(to.url)}{more} --yes"
+        left = screen.agreed(f"Restore {file} into {shown_url(to.url)}?", command)
         if left is not None:
             return left
     return asyncio.run(_restore(archive, to, screen))
 
 
-async def _backup(path: Path, url: str, screen: Screen, *, replace: bool) -> int:
+async def _backup(path: Path, place: Place, screen: Screen, *, replace: bool) -> int:
     header = Header(
         FORMAT, f"bak_{secrets.token_hex(12)}", SystemClock().now_us(), version("perdure"),
-        shown_url(url),
+        shown_url(place.url),
     )  # fmt: skip
     told = progress(screen)
     with ArchiveWriter(path, header, replace=replace) as archive:
-        store, work = await open_store(url)
+        store, work = await opened_at(*place)
         try:
-            reading = Reading(carriable(store))
+            reading = Reading(store)
             async for entry in reading.entries():
                 archive.add(entry)
                 if told is not None:
@@ -83,17 +85,17 @@ def _check(path: Path, screen: Screen) -> int:
     return 0
 
 
-async def _restore(archive: Archive, to: str, screen: Screen) -> int:
-    target, _ = await open_store(to)
+async def _restore(archive: Archive, to: Place, screen: Screen) -> int:
+    target, _ = await opened_at(*to)
     try:
         name = f"backup {archive.header.id}"
-        outcome = await carry(archive.entries(), carriable(target), name, progress(screen))
+        outcome = await carry(archive.entries(), target, name, progress(screen))
     finally:
         await target.close()
     if screen.json:
-        screen.line(plain_json.dumps({"to": shown_url(to), **said(outcome)}))
+        screen.line(plain_json.dumps({"to": shown_url(to.url), **said(outcome)}))
         return 0
-    show(screen, outcome, f"Restored {archive.path} into {shown_url(to)}")
+    show(screen, outcome, f"Restored {archive.path} into {shown_url(to.url)}")
     screen.line(
         "  Each session's chain of hashes was read again there. Do not let this copy and the"
     )

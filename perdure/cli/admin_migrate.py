@@ -53,8 +53,7 @@ async def _migrate(url: str, screen: Screen, *, plan: bool, yes: bool) -> int:
 
 
 def _show(screen: Screen, shown: str, current: int, known: int) -> None:
-    screen.line(
-        f"{shown}: the tables are of version {current or 'none'}; this perdure knows {known}."
-    )
+    is_now = f"the tables are of version {current}" if current else "there are no tables yet"
+    screen.line(f"{shown}: {is_now}; this perdure knows version {known}.")
     if current >= known:
         screen.line("  Nothing is to be done.")

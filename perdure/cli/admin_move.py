@@ -3,64 +3,64 @@
 import asyncio
 import json as plain_json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.app import open_store, shown_url
-from perdure.cli.desk import check_there
+from perdure.app import shown_url
+from perdure.cli.desk import check_there, opened_at
 from perdure.cli.screen import Screen
 from perdure.cli.text import plural
 from perdure.core.errors import InvalidRequest
 from perdure.stores.carrying.entries import Summary
 from perdure.stores.carrying.moving import Outcome, Told, move as carry
-from perdure.stores.carrying.reading import carriable
 
 _EVERY = 1000
 
 
-def move(from_: str, to: str, *, yes: bool, json: bool) -> int:
+class Place(NamedTuple):
+    """A store, and where its payloads are if not beside or in it."""
+
+    url: str
+    blobs: str = ""
+
+
+def move(from_: Place, to: Place, *, yes: bool, json: bool) -> int:
     """Move everything. Typed again after a kill, it goes on where it was."""
     screen = Screen(json=json)
-    from_, to = whole_url(from_), whole_url(to)
-    if shown_url(from_) == shown_url(to):
+    source, target = shown_url(from_.url), shown_url(to.url)
+    if source == target:
         raise InvalidRequest("E-MOVE-SAME", "Source and target are the same. Nothing was moved.")
-    check_there(from_)
+    check_there(from_.url)
     if not yes:
-        command = f"perdure admin move --from {shown_url(from_)} --to {shown_url(to)} --yes"
-        left = screen.agreed(f"Move everything of {shown_url(from_)}?", command)
+        blobs = f" --from-blobs {from_.blobs}" * bool(from_.blobs)
+        blobs += f" --to-blobs {to.blobs}" * bool(to.blobs)
+        command = f"perdure admin move --from {source} --to {target}{blobs} --yes"
+        left = screen.agreed(f"Move everything of {source}?", command)
         if left is not None:
             return left
     return asyncio.run(_move(from_, to, screen))
 
 
-async def _move(from_: str, to: str, screen: Screen) -> int:
-    source, source_work = await open_store(from_)
+async def _move(from_: Place, to: Place, screen: Screen) -> int:
+    source, source_work = await opened_at(*from_)
     try:
-        target, target_work = await open_store(to)
+        target, target_work = await opened_at(*to)
         try:
-            outcome = await carry(
-                carriable(source), carriable(target), shown_url(from_), progress(screen)
-            )
+            outcome = await carry(source, target, shown_url(from_.url), progress(screen))
         finally:
             await target.close()
     finally:
         await source.close()
     if screen.json:
-        fields = {"from": shown_url(from_), "to": shown_url(to), **said(outcome)}
+        fields = {"from": shown_url(from_.url), "to": shown_url(to.url), **said(outcome)}
         screen.line(plain_json.dumps({**fields, "not_moved": [str(source_work)]}))
         return 0
-    show(screen, outcome, f"Moved from {shown_url(from_)} to {shown_url(to)}")
+    show(screen, outcome, f"Moved from {shown_url(from_.url)} to {shown_url(to.url)}")
     screen.line("  Each session's chain of hashes was read again at the target: it ends as at the")
     screen.line("  source. The source is as it was; let nothing use it any more.")
     stays(screen, source_work, target_work)
     return 0
-
-
-def whole_url(url: str) -> str:
-    """Return the address of a store so that it says the same in every directory."""
-    file = url.removeprefix("sqlite:///")
-    return url if file == url else f"sqlite:///{Path(file).resolve()}"
 
 
 def progress(screen: Screen) -> Told | None:

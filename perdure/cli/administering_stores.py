@@ -11,6 +11,9 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 Store = Annotated[
     str, typer.Option("--store", metavar="URL", help="Another store than the project's.")
 ]
+Blobs = Annotated[
+    str, typer.Option("--blobs", metavar="URL", help="Where its payloads are, if elsewhere.")
+]
 
 
 def declare_stores(admin: typer.Typer) -> None:
@@ -65,13 +68,14 @@ def backup(
         bool, typer.Option("--check", help="Read a backup and check all of it; restore nothing.")
     ] = False,
     store: Store = "",
+    blobs: Blobs = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace a file that is there.")] = False,
     json: Json = False,
 ) -> int:
     """Copy all that the store keeps into one file, while servers run."""
     from perdure.cli.admin_backup import backup as verb
 
-    return verb(file, store, check=check, yes=yes, json=json)
+    return verb(file, store, blobs, check=check, yes=yes, json=json)
 
 
 def restore(
@@ -79,13 +83,14 @@ def restore(
     to: Annotated[
         str, typer.Option("--to", metavar="URL", help="An empty store; a new one is made.")
     ],
+    blobs: Blobs = "",
     yes: Yes = False,
     json: Json = False,
 ) -> int:
     """Bring a backup into an empty store, and check it there."""
     from perdure.cli.admin_backup import restore as verb
 
-    return verb(file, to, yes=yes, json=json)
+    return verb(file, to, blobs, yes=yes, json=json)
 
 
 def move(
@@ -93,13 +98,21 @@ def move(
     to: Annotated[
         str, typer.Option("--to", metavar="URL", help="An empty store; a new one is made.")
     ],
+    from_blobs: Annotated[
+        str, typer.Option("--from-blobs", metavar="URL", help="Where its payloads are.")
+    ] = "",
+    to_blobs: Annotated[
+        str, typer.Option("--to-blobs", metavar="URL", help="Where its payloads are to be.")
+    ] = "",
     yes: Yes = False,
     json: Json = False,
 ) -> int:
     """Bring everything from one store into another, and check it there."""
-    from perdure.cli.admin_move import move as verb
+    from perdure.cli.admin_move import Place, move as verb
+    from perdure.cli.desk import whole_url
 
-    return verb(from_, to, yes=yes, json=json)
+    source, target = Place(whole_url(from_), from_blobs), Place(whole_url(to), to_blobs)
+    return verb(source, target, yes=yes, json=json)
 
 
 def migrate(

@@ -12,6 +12,7 @@ from perdure.config import Project, load_project
 from perdure.core.errors import InvalidRequest, NotFound
 from perdure.doors.principals import Keys
 from perdure.environments.homes import discard, session_folder
+from perdure.stores.carrying.reading import CarriableStore, carriable
 from perdure.stores.projects import DEFAULT, ProjectStores
 from perdure.stores.system import RandomIds, SystemClock
 
@@ -62,11 +63,31 @@ def check_there(url: str) -> None:
         raise NotFound("E-STORE-NONE", f"There is no store: {path} does not exist.")
 
 
+async def opened_at(url: str, blobs: str) -> tuple[CarriableStore, Path]:
+    """Open a store to be copied or filled, with the directory that belongs to it. Where `blobs`
+    does not say where its payloads are, they are where the project has them if it is its store.
+    """
+    settings = load_project(Path.cwd())
+    own = whole_url(settings.store_url) == whole_url(url)
+    store, work = await open_store(url, blobs or settings.settings.blobs * own)
+    try:
+        return carriable(store), work
+    except InvalidRequest:
+        await store.close()
+        raise
+
+
+def whole_url(url: str) -> str:
+    """Return the address of a store so that it says the same in every directory."""
+    file = url.removeprefix("sqlite:///")
+    return url if file == url else f"sqlite:///{Path(file).resolve()}"
+
+
 async def _used(use: Callable[[Desk], Awaitable[T]]) -> T:
     project = load_project(Path.cwd())
     url = store_here(project)
     Places(project).prepare()
-    store, work = await open_store(url)
+    store, work = await open_store(url, project.settings.blobs)
     stores = ProjectStores(store)
     try:
         return await use(Desk(project, stores, work))

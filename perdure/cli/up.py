@@ -44,6 +44,7 @@ class Told:
     key: str = ""
     notes: Sequence[str] = field(default_factory=list)
     metrics: bool = True
+    guarantee: str = ""
 
     def plain(self) -> dict[str, Any]:
         """Return it for programs."""
@@ -55,6 +56,7 @@ class Told:
             "openai": f"{url}/openai/v1",
             "metrics": f"{url}/metrics" if self.metrics else None,
             "store": self.store,
+            "guarantee": self.guarantee or None,
             "agents": list(self.agents),
             "models": dict(self.models),
             "key": self.key or None,
@@ -63,19 +65,19 @@ class Told:
         }
 
 
-def up(refs: Sequence[str], *, host: str, port: int | None, json: bool) -> int:
+def up(refs: Sequence[str], *, host: str, port: int | None, json: bool, store: str = "") -> int:
     """Serve until told to stop."""
     only_here("perdure up")
-    project, refs = _project(refs)
+    project, refs = _project(refs, store)
     screen = Screen(json=json)
     start_logging(project.settings.server.log or ("json" if json else ""))
     return asyncio.run(_serve(project, refs, host, port, screen))
 
 
-def _project(refs: Sequence[str]) -> tuple[Project, Sequence[str]]:
+def _project(refs: Sequence[str], store: str) -> tuple[Project, Sequence[str]]:
     """Return the project, which one of the arguments may name, and the agents among them."""
     found = [ref for ref in refs if _is_project(Path(ref))]
-    environ = dict(os.environ)
+    environ = dict(os.environ) | ({"PERDURE_STORE": store} if store else {})
     if found:
         environ["PERDURE_CONFIG"] = found[-1]
     project = load_project(Path.cwd(), environ)
@@ -110,7 +112,11 @@ async def _serve(
         blobs=project.settings.blobs,
     )  # fmt: skip
     try:
-        server = await Server.open(Plan(project.store_url, settings, options, agents, where.url))
+        plan = Plan(
+            project.store_url, settings, options, agents, where.url,
+            retention=project.settings.retention,
+        )  # fmt: skip
+        server = await Server.open(plan)
     except BaseException:
         listener.close()
         raise
@@ -121,8 +127,9 @@ async def _serve(
         names = [agent.name for agent in agents]
         web = Web(server, settings)
         told = Told(
-            where, project.store_url, names, settings.models, key, notes, settings.metrics != "off"
-        )
+            where, project.store_shown, names, settings.models, key, notes,
+            settings.metrics != "off", getattr(server.stores.base, "guarantee", ""),
+        )  # fmt: skip
         await server.announce(where.url)
         await web.run_on(listener, lambda: _tell(screen, told))
     finally:
@@ -158,6 +165,8 @@ def _tell(screen: Screen, told: Told) -> None:
         screen.line(f"  {name:<16} {plain[what]}")
     screen.line(f"  {'probes':<16} {where.url}/healthz  /readyz{'  /metrics' * told.metrics}")
     screen.line(f"  {'store':<16} {told.store}")
+    if told.guarantee:
+        screen.line(f"  {'guarantee':<16} {told.guarantee}")
     screen.line(f"  {'agents':<16} {_listed(told.agents) or 'none'}")
     models = _listed(list(told.models))
     screen.line(f"  {'models':<16} {models or 'none: list them under [server.models]'}")

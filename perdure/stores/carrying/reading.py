@@ -26,6 +26,7 @@ MARK: Final = "carried"  # the documents that say where a store's content came f
 _PAGE: Final = 200
 # Only a whole string of JSON is a name: what a text quotes has backslashes before its marks.
 _NAME: Final = re.compile(rb'"([0-9a-f]{64})"')
+_ASIDE: Final = b'{"$blob":'
 _FULL: Final = re.compile(rb'"full":"([0-9a-f]{64})"')
 
 
@@ -146,7 +147,8 @@ class Reading:
 
     async def _payloads(self, record: Record) -> AsyncIterator[Entry]:
         """Yield the payloads that an event names and that have not come yet."""
-        if (where := aside(record)) is None:
+        where = aside(record) if _ASIDE in record.data else None
+        if where is None:
             async for blob in self._named(record.data, _needed(record.type, record.data)):
                 yield blob
             return
