@@ -7,15 +7,16 @@ from perdure.core.errors import InvalidRequest, Unavailable
 
 SCHEMES: Final = ("postgresql", "postgres")
 _LEASE_S: Final = 5.0
-_OURS: Final = ("schema", "lease_s", "outage_s", "unsafe")
+_OURS: Final = ("schema", "lease_s", "outage_s", "patience_s", "unsafe")
 
 
 class Address(NamedTuple):
     """`libpq` is the address without our own parameters; it may hold a password: never show it.
 
     `shown` is for people. `lease_s`: how long this node counts as alive without a word. `outage_s`:
-    how long a write waits for a database that is away. `unsafe`: a database that may lose what it
-    has acknowledged is accepted.
+    how long a write waits for a database that is away. `patience_s`: how long one commit may take
+    before its connection counts as dead; a read may take three times as long. `unsafe`: a database
+    that may lose what it has acknowledged is accepted.
     """
 
     libpq: str
@@ -23,6 +24,7 @@ class Address(NamedTuple):
     schema: str = "perdure"
     lease_s: float = _LEASE_S
     outage_s: float = 300.0
+    patience_s: float = 20.0
     unsafe: bool = False
 
 
@@ -47,6 +49,7 @@ def parse(url: str) -> Address:
         schema,
         _seconds(ours, "lease_s", _LEASE_S, least=0.3),
         _seconds(ours, "outage_s", 300.0, least=0.0),
+        _seconds(ours, "patience_s", 20.0, least=0.1),
         ours.get("unsafe", "0") not in ("", "0"),
     )
 

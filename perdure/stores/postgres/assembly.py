@@ -16,6 +16,7 @@ from perdure.stores.postgres.lease import Lease, Who
 from perdure.stores.postgres.link import Connection, Link
 from perdure.stores.postgres.parts import Parts
 from perdure.stores.postgres.reader import Reader
+from perdure.stores.postgres.watchdog import Watchdog
 from perdure.stores.postgres.writer import Writer
 
 _ALL: Final = 2**31 - 1
@@ -36,7 +37,7 @@ def assemble(
     `Unavailable`.
     """
     name = who[0]
-    link = Link(address, f"{name} lease", clock, patience_s=max(1.0, address.lease_s))
+    link = Link(address, f"{name} lease", clock, patience_s=max(0.5, address.lease_s / 2))
     try:
         guarantee = _prepared(link)
         sql = statements.load()
@@ -57,17 +58,27 @@ def assemble(
         link.end()
         raise
     writing = Link(address, f"{name} writer", clock)
-    reading = [Link(address, f"{name} reader {n}", clock, patience_s=60.0) for n in range(readers)]
-    bell = None
+    long_s = 3 * address.patience_s
+    reading = [
+        Link(address, f"{name} reader {n}", clock, patience_s=long_s) for n in range(readers)
+    ]
+    bell = watchdog = None
     if heard is not None:
-        bell = Bell(
-            Link(address, f"{name} bell", clock), Link(address, f"{name} ear", clock), heard
-        )
+        ringing = Link(address, f"{name} bell", clock)
+        bell = Bell(ringing, Link(address, f"{name} ear", clock), heard)
         bell.start()
-        lease.start([writing, *reading])
+        lease.start()
+        watchdog = Watchdog([link, writing, *reading, ringing])
     writer = Writer(writing, sql, lease, faults, bell.ring if bell else _nothing)
     return Parts(
-        address, writer, [Reader(each, sql) for each in reading], lease, claims, bell, guarantee
+        address,
+        writer,
+        [Reader(each, sql) for each in reading],
+        lease,
+        claims,
+        bell,
+        watchdog,
+        guarantee,
     )
 
 

@@ -24,8 +24,7 @@ class Who(NamedTuple):
 
 class Lease:
     """`check` is called, by the thread, after a lease that ran out was renewed: others may have
-    taken sessions meanwhile. `watched` are links that the thread cuts when they are stuck.
-    """
+    taken sessions meanwhile."""
 
     def __init__(
         self, link: Link, sql: Statements, who: Who, check: Callable[[Connection], None]
@@ -41,7 +40,6 @@ class Lease:
         self._lease_s = link.address.lease_s
         self._until = 0.0
         self._checks = 0
-        self._watched: list[Link] = []
         self._stop = threading.Event()
         self._now = threading.Event()
         self._killed = False
@@ -57,9 +55,8 @@ class Lease:
         """
         return self._clock.monotonic() > self._until
 
-    def start(self, watched: list[Link]) -> None:
+    def start(self) -> None:
         """Renew from now on, in a thread."""
-        self._watched = watched
         # A daemon: a process that ends without close() has died, and must not hang instead.
         self._thread = threading.Thread(target=self._live, name="perdure-lease", daemon=True)
         self._thread.start()
@@ -99,8 +96,6 @@ class Lease:
         last = self._clock.monotonic()
         while not self._stop.is_set():
             self._now.wait(min(self._lease_s / 3, 0.5))
-            for link in self._watched:
-                link.cut_if_stuck()
             if not self._now.is_set() and self._clock.monotonic() - last < self._lease_s / 3:
                 continue
             self._now.clear()

@@ -37,12 +37,12 @@ class Link:
     """
 
     def __init__(
-        self, address: Address, role: str, clock: Clock, *, patience_s: float = 20.0
+        self, address: Address, role: str, clock: Clock, *, patience_s: float = 0.0
     ) -> None:
         self.address = address
         self.clock = clock
         self.role = role
-        self._patience_s = patience_s
+        self._patience_s = patience_s or address.patience_s
         self._connection: Connection | None = None
         self._busy_since: float | None = None
         self._ended = threading.Event()

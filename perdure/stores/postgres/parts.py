@@ -8,6 +8,7 @@ from perdure.stores.postgres.bell import Bell
 from perdure.stores.postgres.claims import Claims
 from perdure.stores.postgres.lease import Lease
 from perdure.stores.postgres.reader import Reader
+from perdure.stores.postgres.watchdog import Watchdog
 from perdure.stores.postgres.writer import Writer
 
 
@@ -20,4 +21,5 @@ class Parts(NamedTuple):
     lease: Lease
     claims: Claims
     bell: Bell | None
+    watchdog: Watchdog | None
     guarantee: str

@@ -303,6 +303,8 @@ class PostgresStore:
             await lane.stop()
         await self._writes.stop()
         await self._offload.call(self._parts.lease.stop)
+        if self._parts.watchdog is not None:
+            self._parts.watchdog.stop()
         if self._parts.bell is not None:
             await self._offload.call(self._parts.bell.stop)
 
@@ -316,6 +318,8 @@ class PostgresStore:
             lane.abandon()
         self._writes.abandon()
         self._parts.lease.kill()
+        if self._parts.watchdog is not None:
+            self._parts.watchdog.stop()
         if self._parts.bell is not None:
             self._parts.bell.kill()
 

@@ -38,6 +38,7 @@ class Writer:
         self._faults = faults
         self._ring = ring
         self._version = 0
+        self._left_in_doubt = False
         self.dead = False  # set by another thread: from now on nothing more may land
 
     def work(self, jobs: list[Write]) -> None:
@@ -114,7 +115,7 @@ class Writer:
             return
         job = run.jobs[0]
         try:
-            job.error = self._settled(lambda t: t.refusal(job.batch), lambda _: None)
+            job.error = self._asked(lambda tables: tables.refusal(job.batch))
         except PerdureError as error:
             job.error = error
         # It may have become possible in between: then whoever appends decides anew.
@@ -126,7 +127,7 @@ class Writer:
             return found is not None and tables.holds(found, batch.epoch)
 
         try:
-            return self._settled(ask, ask)
+            return self._asked(ask)
         except (PerdureError, psycopg.Error):
             return False
 
@@ -171,8 +172,12 @@ class Writer:
         doubt = False
         while True:
             try:
-                if doubt:
-                    doubt, known = False, self._link.use(lambda c: self._tables(c).told())
+                if self._left_in_doubt:  # by a group that was given up: its number is not ours
+                    self._version = self._link.use(lambda c: self._tables(c).told())
+                    self._left_in_doubt = False
+                elif doubt:
+                    known = self._link.use(lambda c: self._tables(c).told())
+                    doubt = False
                     if known > self._version:
                         self._version = known
                         self._ring()
@@ -185,11 +190,24 @@ class Writer:
                     raise
                 doubt = True
                 if self.dead or not pauses.once():
+                    self._left_in_doubt = True
                     raise failures.away(self._link.address.shown) from None
             else:
                 self._version += 1
                 self._ring()
                 return answer
+
+    def _asked(self, ask: Callable[[Tables], T]) -> T:
+        """Look something up, where it is as new as our own commits."""
+        pauses = self._link.pauses(self._link.address.outage_s)
+        while True:
+            try:
+                return self._link.use(lambda c: ask(self._tables(c)))
+            except psycopg.Error as error:
+                if not self._link.is_away(error):
+                    raise
+                if self.dead or not pauses.once():
+                    raise failures.away(self._link.address.shown) from None
 
     def _tables(self, connection: psycopg.Connection[tuple[object, ...]]) -> Tables:
         return Tables(connection, self._sql, self._lease.node)
