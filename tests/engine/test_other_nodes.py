@@ -28,7 +28,7 @@ from perdure.testing.broken_depots import DepotWatch, PushesLater
 from perdure.tools.workspace import workspace_tools
 from tests.engine.told import journal
 from tests.environments.doubles import needs_sandbox
-from tests.environments.trees import describe
+from tests.environments.trees import Description, describe
 
 KINDS = [
     pytest.param("process"),
@@ -93,9 +93,9 @@ class Cluster:
         )
         return Engine(kit)
 
-    def files(self, name: str, session: str = "s") -> dict[str, Any]:
+    def files(self, name: str, session: str = "s") -> Description:
         """Return what lies in a session's workspace on a machine."""
-        return describe(self.folder / name / "sessions" / session / "workspace")  # type: ignore[return-value]
+        return describe(self.folder / name / "sessions" / session / "workspace")
 
     def text(self, name: str, session: str = "s") -> str:
         return (self.folder / name / "sessions" / session / "workspace" / "notes.txt").read_text()

@@ -101,6 +101,7 @@ async def test_after_many_steps_a_snapshot_lies_in_few_packs(shared: Shared) -> 
     node = shared.node("a")
     box = await node.open("s", SPEC, "")
     Path(box.workspace, "ballast").write_bytes(Random(0).randbytes(200_000))
+    snapshot = ""
     for step in range(PACKS_MAX * 3):
         Path(box.workspace, f"f{step}").write_bytes(Random(step).randbytes(2000))
         snapshot = await box.snapshot()
@@ -222,8 +223,8 @@ async def test_what_is_nowhere_is_named(shared: Shared) -> None:
     snapshot = await did(box, "echo 1 >f")
     for digest in list(shared.blobs._data):
         del shared.blobs._data[digest]
-    error = await refused(CorruptJournal, shared.node("b").restore("s", SPEC, snapshot))
-    assert error.code == "E-BLOB-MISSING"
+    lost = await refused(CorruptJournal, shared.node("b").restore("s", SPEC, snapshot))
+    assert lost.code == "E-BLOB-MISSING"
     assert not list((shared.folder / "b" / "snapshots").glob("tmp-*"))
 
 
