@@ -5,6 +5,7 @@ process goes on where the old one died. It must not know the engine, the store o
 """
 
 import asyncio
+import hashlib
 import json
 import re
 import tomllib
@@ -254,8 +255,16 @@ def _items(choice: Alternative, request: ModelRequest) -> tuple[ReplyItem, ...]:
         found.append(Text(_filled(choice.text, values)))
     for number, call in enumerate(choice.call, start=request.first_call):
         name = f"{request.call_prefix}{number}"
-        found.append(ToolCall(name, call.tool, _arguments(call, values), f"scripted-{name}"))
+        theirs = f"scripted-{_mark(request.items)}-{name}"
+        found.append(ToolCall(name, call.tool, _arguments(call, values), theirs))
     return tuple(found)
+
+
+def _mark(items: tuple[ContextItem, ...]) -> str:
+    """Return what is another for each context: a client that keeps the history itself sends one
+    session after the other, and our ids begin anew in each.
+    """
+    return hashlib.sha256(encode(items)).hexdigest()[:8]
 
 
 def _arguments(call: Call, values: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """The scripted model: what is due follows from the context alone, and a script can react."""
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -73,10 +74,13 @@ async def test_a_new_process_goes_on_where_the_old_one_died(tmp_path: Path) -> N
         calls = [i for i in reply.items if isinstance(i, ToolCall)]
         history += [ResultItem(c.id, c.tool, result) for c in calls]
     first, second, third = replies
+    made = first.items[2]
+    assert isinstance(made, ToolCall)
+    assert re.fullmatch(r"scripted-[0-9a-f]{8}-t3\.5", made.vendor_id)
     assert first.items == (
         Reasoning("First I look."),
         Text("Running the tests."),
-        ToolCall("t3.5", "bash", '{"command":"pytest -q"}', "scripted-t3.5"),
+        ToolCall("t3.5", "bash", '{"command":"pytest -q"}', made.vendor_id),
     )
     assert first.finish == "tool_calls"
     assert second.items[0] == Text("I fix it.")

@@ -89,6 +89,36 @@ async def test_calls_and_their_results() -> None:
             await ask.create(model="calls", messages=past[:-1], tools=[ADD])
 
 
+async def test_no_call_has_the_id_of_another_in_a_history_that_the_client_keeps() -> None:
+    calls = script(Reply(call=(Call("add", {"a": 1}), Call("add", {"a": 2}))))
+    async with up({"calls": calls}) as one:
+        client = await one.openai()
+        history: list[Any] = [{"role": "user", "content": "Add."}]
+        listed: list[Any] = [*history]
+        for _ in range(3):
+            reply = await client.chat.completions.create(
+                model="calls", messages=history, tools=[ADD]
+            )
+            message = reply.choices[0].message
+            history.append(message.to_dict())
+            history += [
+                {"role": "tool", "tool_call_id": call.id, "content": "3"}
+                for call in message.tool_calls or []
+            ]
+            tool: Any = {"type": "function", **ADD["function"], "strict": False}
+            made: Any = await client.responses.create(
+                model="calls", input=listed, tools=[tool], store=False
+            )
+            for item in made.output:
+                listed.append(item.to_dict())
+                output = {"type": "function_call_output", "call_id": item.call_id, "output": "3"}
+                listed.append(output)
+        ids = [each["tool_call_id"] for each in history if each["role"] == "tool"]
+        assert len(set(ids)) == len(ids) == 6
+        ids = [each["call_id"] for each in listed[1:] if each["type"] == "function_call"]
+        assert len(set(ids)) == len(ids) == 6
+
+
 async def test_calls_in_chunks_are_put_together_by_the_client() -> None:
     async with up({"calls": CALLS}) as server:
         client = await server.openai()
