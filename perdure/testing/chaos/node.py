@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -59,17 +59,14 @@ class SkewedClock(SystemClock):
         return super().now_us() + self._skew_us
 
 
-Opener = Callable[[str], Awaitable[Store]]
+async def opened(plan: Plan) -> Store:
+    """Open the store that the plan names."""
+    if plan.variant:
+        from perdure.testing.broken_nodes import opened as broken
 
-
-async def _opened(url: str) -> Store:
-    store, _ = await open_store(url)
+        return await broken(plan.variant, plan.url, plan.skew_s)
+    store, _ = await open_store(plan.url)
     return store
-
-
-def openers() -> Mapping[str, Opener]:
-    """Return how a store is opened, by the name of a variant."""
-    return {"": _opened}
 
 
 class Readers:
@@ -132,7 +129,7 @@ async def live(plan: Plan) -> None:
     """Serve until told to finish."""
     home = Path(plan.home)
     notes, world = h.Notes(home / f"{plan.name}.jsonl"), h.Notes(home / "world.jsonl", fsync=True)
-    store = watched(await openers()[plan.variant](plan.url), notes, plan.name)
+    store = watched(await opened(plan), notes, plan.name)
     bounds = Bounds(idle_s=plan.idle_s, recoveries=1_000_000, poll_s=plan.poll_s)
     kit = Kit(store, SkewedClock(plan.skew_s), RandomIds(), OneModel(), bounds=bounds)
     finish = asyncio.Event()
