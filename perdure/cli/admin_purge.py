@@ -2,19 +2,21 @@
 
 import json as plain_json
 from collections.abc import Sequence
+from typing import Final
 
 from perdure.cli.desk import Desk, at_desk
 from perdure.cli.ids import matching
 from perdure.cli.screen import Screen
 from perdure.cli.text import clip, one_line, plural
-from perdure.core.errors import InvalidRequest, NotFound
+from perdure.core.errors import InvalidRequest, NotFound, SessionBusy
 from perdure.engine.deleting import tree_to_delete
 from perdure.engine.kin import tree_of
 from perdure.engine.persons import parts_of
 from perdure.ports.store import SessionRow
 from perdure.stores.projects import DEFAULT
 
-_REACH = (
+_CONFLICT: Final = 7
+_REACH: Final = (
     "Not reached: backups; forks keep the events that they share; payloads in the store of blobs,",
     "which others may mean, too: perdure admin gc. Nor logs of servers, and what providers keep.",
 )
@@ -39,17 +41,18 @@ def purge(typed: Sequence[str], person: str, project: str, *, yes: bool, json: b
             left = _asked(screen, found, names, f"perdure admin purge {what}{elsewhere} --yes")
             if left is not None:
                 return left
-        store = desk.stores.of(project)
-        for name in names:
-            await store.delete_session(name)
-            desk.forget(name, project)
+        gone, busy = await _delete(desk, found, project)
         if json:
-            screen.line(plain_json.dumps({"deleted": names, "project": project}))
-        else:
-            screen.line(f"Deleted for good: {', '.join(names)}.")
-            for line in _REACH:
-                screen.line("  " + screen.dim(line))
-        return 0
+            more = {"busy": busy} if busy else {}
+            screen.line(plain_json.dumps({"deleted": gone, "project": project, **more}))
+            return _CONFLICT if busy else 0
+        screen.line(f"Deleted for good: {', '.join(gone) or 'nothing'}.")
+        for line in _REACH:
+            screen.line("  " + screen.dim(line))
+        if busy:
+            screen.line(f"Still there, being worked on: {', '.join(busy)}.")
+            screen.line("  next  perdure stop ID --cancel, then the same command again")
+        return _CONFLICT if busy else 0
 
     return at_desk(use)
 
@@ -81,6 +84,29 @@ async def _found(desk: Desk, typed: Sequence[str], person: str, project: str) ->
             "perdure show ID --events says by whom each thing was done.",
         )  # fmt: skip
     return found
+
+
+async def _delete(desk: Desk, found: _Found, project: str) -> tuple[list[str], list[str]]:
+    """Delete each tree; return what is gone, and what others work on. One alone must go: raises
+    `SessionBusy`.
+    """
+    store = desk.stores.of(project)
+    gone: list[str] = []
+    busy: list[str] = []
+    for _, tree in found:
+        for row in tree:
+            if row.id in gone:
+                continue
+            try:
+                await store.delete_session(row.id)
+            except SessionBusy:
+                if len(found) == 1:
+                    raise
+                busy.append(row.id)
+                break
+            desk.forget(row.id, project)
+            gone.append(row.id)
+    return gone, busy
 
 
 def _asked(screen: Screen, found: _Found, names: Sequence[str], command: str) -> int | None:

@@ -74,11 +74,11 @@ def _show(screen: Screen, found: list[tuple[str, Expired]], gone: list[str] | No
         screen.line("  ".join([*words, clip(one_line(row.id + more), 60)]))
     if len(found) > _SHOWN:
         screen.line(f"  … and {len(found) - _SHOWN} more")
-    if gone is not None:
+    if not found:
+        screen.line("Nothing has been kept for longer than [retention] says.")
+    elif gone is not None:
         screen.line(f"{plural(len(gone), 'session')} deleted for good.")
         screen.line("  " + screen.dim("Payloads that nothing names any more: perdure admin gc"))
-    elif found:
+    else:
         screen.line(f"{plural(len(found), 'session')} would be deleted. Nothing was.")
         screen.line("  next  perdure admin retain --yes")
-    else:
-        screen.line("Nothing has been kept for longer than [retention] says.")
