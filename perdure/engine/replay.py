@@ -200,10 +200,19 @@ class _Replayer:
             case e.SessionParked() | e.SessionRewound():
                 self._check_torn(event)
                 await self._abandon()
+            case e.InputAccepted() | e.SessionUpdated() | e.SignalReceived() if self._just_opened:
+                if self._doing is None:
+                    self._begin(event)  # who opened it had begun, whatever the letter says
             case _:
                 self._check_torn(event)
         self._check_fact(event)
         self._journal.accept(event)
+
+    @property
+    def _just_opened(self) -> bool:
+        """Whether the last thing that happened is that somebody opened the environment."""
+        before = self.recording.previous
+        return before is not None and isinstance(before.payload, e.EnvironmentOpened)
 
     def _check_fact(self, event: Event) -> None:
         """Compare what the engine makes of a letter, where that is not plain."""

@@ -21,6 +21,8 @@ FOUND = (
     ("trees", 293, "children that a dead process left behind did not count"),
     ("budgets", 265, "a letter was taken while its tree's owner was letting go"),
     ("budgets", 1285, "a process did not end while it was stopping subagents"),
+    ("budgets", 3094, "a replay knew of no recovery that a change and a pause came in between"),
+    ("waits", 1833, "a replay knew of no recovery that a pause came in between"),
     ("budgets", 1333, "a session was held by whoever had failed to let go of it"),
 )
 
