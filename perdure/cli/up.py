@@ -99,7 +99,7 @@ def _is_project(path: Path) -> bool:
 async def _serve(
     project: Project, refs: Sequence[str], host: str, port: int | None, screen: Screen
 ) -> int:
-    settings = project.settings.server
+    settings, blobs = project.settings.server, project.settings.blobs
     settings = replace(settings, host=host or settings.host)
     check_models(settings.models)
     agents = [agent for ref in refs for agent in load_agents(ref, project)]
@@ -108,8 +108,7 @@ async def _serve(
     where = whereabouts(settings.host, listener.getsockname()[1], socket.gethostname())
     options = Options(
         model_options=project.model_options, environ=project.environ, prices=project.prices,
-        bounds=project.bounds, allow_unsandboxed=project.settings.allow_unsandboxed,
-        blobs=project.settings.blobs,
+        bounds=project.bounds, allow_unsandboxed=project.settings.allow_unsandboxed, blobs=blobs,
     )  # fmt: skip
     try:
         plan = Plan(

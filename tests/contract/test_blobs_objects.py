@@ -1,5 +1,6 @@
 """Blobs in an object store: the format of a directory, and the errors of every store."""
 
+import sys
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -175,7 +176,7 @@ async def test_a_directory_is_one_that_syncs(tmp_path: Path) -> None:
 
 
 def test_without_the_package_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "obstore.store", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(Unavailable) as caught:
         open_blobs("s3://bucket/p")
     assert caught.value.code == "E-BLOBS-MISSING"

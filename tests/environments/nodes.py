@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from perdure.core.agent import EnvironmentSpec
+from perdure.core.errors import Unavailable
 from perdure.environments.depot import KIND, Depot, Manifest, manifest_of
 from perdure.environments.process import Process
 from perdure.ports.sandbox import Sandbox
@@ -20,10 +21,21 @@ class Blobs(MemoryBlobs):
         super().__init__()
         self.put_bytes: list[int] = []
         self.gets = 0
+        self.away = False
 
     async def put(self, data: bytes) -> str:
+        if self.away:
+            raise Unavailable("E-BLOBS-UNAVAILABLE", "Nobody there.")
         self.put_bytes.append(len(data))
         return await super().put(data)
+
+    def forget(self) -> None:
+        """Lose everything, as a store does that was restored from an old backup."""
+        self._data.clear()
+
+    def digests(self) -> list[str]:
+        """Return the names of all blobs."""
+        return list(self._data)
 
     async def get(self, digest: str) -> bytes:
         self.gets += 1
