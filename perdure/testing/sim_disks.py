@@ -40,7 +40,7 @@ class Disk(Protocol):
 
     def sessions(self) -> list[str]: ...
 
-    def expire(self, session: str) -> str: ...
+    def expire(self, session: str, *, all_of_it: bool = False) -> str: ...
 
     def close(self) -> None: ...
 
@@ -71,15 +71,20 @@ class InMemory:
         """Return the names of all sessions that have an event."""
         return sorted(name for name, journal in self._disk.journals.items() if journal.seq)
 
-    def expire(self, session: str) -> str:
-        """Take the session's lease from a living owner; return whose it was, or nothing."""
+    def expire(self, session: str, *, all_of_it: bool = False) -> str:
+        """Take the session's lease from a living owner; return whose it was, or nothing. With
+        `all_of_it` the owner loses all that it owns.
+        """
         journal = self._disk.journals.get(session)
-        if journal is None or journal.owner is None or not journal.owner.alive:
+        owner = journal.owner if journal else None
+        if journal is None or owner is None or not owner.alive:
             return ""
-        name = journal.owner.node
-        journal.owner = Process("expired")
-        journal.owner.alive = False
-        return name
+        nobody = Process("expired")
+        nobody.alive = False
+        for each in self._disk.journals.values() if all_of_it else (journal,):
+            if each.owner is owner:
+                each.owner = nobody
+        return owner.node
 
     def put(self, session: str, record: Record) -> None:
         """Add a record behind everybody's back."""
@@ -144,7 +149,7 @@ class OnSqlite:
         """Begin with a copy."""
         shutil.copytree(copy, self._path.parent, dirs_exist_ok=True)
 
-    def expire(self, session: str) -> str:
+    def expire(self, session: str, *, all_of_it: bool = False) -> str:
         """SQLite has no leases: whoever lives owns."""
         return ""
 

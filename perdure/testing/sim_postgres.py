@@ -75,11 +75,16 @@ class OnPostgres:
         """Return the names of all sessions that have an event."""
         return sorted(self._read(lambda r: [row.id for row in r.sessions()]))
 
-    def expire(self, session: str) -> str:
-        """Take the session from a living owner, as a lease does that ran out; return whose."""
+    def expire(self, session: str, *, all_of_it: bool = False) -> str:
+        """Take the session from a living owner, as a lease does that ran out; return whose. With
+        `all_of_it` the owner loses all that it owns.
+        """
         owner = "".join(self._read(lambda r: [r.owner(session) or ""]))
         if owner:
-            self._run("UPDATE sessions SET owner = 'expired' WHERE session = %s", session)
+            if all_of_it:
+                self._run("UPDATE sessions SET owner = 'expired' WHERE owner = %s", owner)
+            else:
+                self._run("UPDATE sessions SET owner = 'expired' WHERE session = %s", session)
         return owner.rpartition("-")[0] if owner else ""
 
     def bury(self, node: str) -> None:

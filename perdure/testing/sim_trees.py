@@ -6,7 +6,7 @@ anybody in a tree, decide for anybody, and stop, pause or close what they like.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace as replace_faults
+from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -23,7 +23,7 @@ from perdure.engine.kin import SOURCE
 from perdure.engine.session import Session
 from perdure.engine.subagents import Subagent, subagent
 from perdure.ports.model import ModelRequest
-from perdure.testing.faults import FaultPlan, Process, draw_faults
+from perdure.testing.faults import FaultPlan, Process
 from perdure.testing.sim_disks import Disk
 from perdure.testing.sim_model import SimModel, plan
 from perdure.testing.sim_tools import NAMES, AgentPlan, SimTool
@@ -132,12 +132,12 @@ class TreeUser(User):
 class Trees(Simulation):
     """A run with subagents."""
 
+    whole_nodes = True  # a lease is a node's: it loses a tree as a whole
+
     def __init__(
         self, seed: int, loop: SimLoop, disk: Disk, build: Build, faults: FaultPlan | None
     ) -> None:
-        # No store takes sessions from the living. One that did would have to take whole trees.
-        drawn = draw_faults(Random(seed + 2_000_003)) if faults is None else faults
-        super().__init__(seed, loop, disk, build, replace_faults(drawn, expiry=0.0))
+        super().__init__(seed, loop, disk, build, faults)
         dice = Random(seed + 5_000_011)
         self.sessions = self.sessions[:2]
         self.roots = tuple(self.sessions)

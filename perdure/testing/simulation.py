@@ -80,6 +80,7 @@ class Simulation:
     """One run."""
 
     steps_max = STEPS_MAX
+    whole_nodes = False  # a lease that runs out takes one session, or all that its owner has
 
     def __init__(
         self, seed: int, loop: SimLoop, disk: Disk, build: Build, faults: FaultPlan | None
@@ -210,7 +211,7 @@ class Simulation:
 
     def _expire(self, session: str, living: list[Process]) -> None:
         """Take a session's lease away from an owner that is alive and does not know it."""
-        owner = self._disk.expire(session)
+        owner = self._disk.expire(session, all_of_it=self.whole_nodes)
         if owner:
             self.world.note(f"** the lease of {session} expires on {owner}")
             self._take_over(living)
