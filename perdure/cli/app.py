@@ -261,12 +261,22 @@ def list_(
         str, typer.Option("--agent", metavar="NAME", help="Those of this agent.")
     ] = "",
     all_: Annotated[bool, typer.Option("--all", help="All, not only the newest 30.")] = False,
+    projects: Annotated[
+        bool, typer.Option("--all-projects", help="Those of a server's other projects, too.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """List the sessions."""
     from perdure.cli.ls import ls as verb
 
-    return verb(waiting=waiting, failed=failed, agent=agent, everything=all_, json=json)
+    return verb(
+        waiting=waiting,
+        failed=failed,
+        agent=agent,
+        everything=all_,
+        projects=projects,
+        json=json,
+    )
 
 
 @app.command(cls=Verb, rich_help_panel=LOOK)
@@ -330,12 +340,16 @@ def up(
             "--port", metavar="N", min=0, max=65535, help="The port (8700); 0: one that is free."
         ),
     ] = None,
+    store: Annotated[
+        str,
+        typer.Option("--store", metavar="URL", help="The store: sqlite:///FILE, postgresql://…"),
+    ] = "",
     json: Json = False,
 ) -> int:
     """Serve sessions over HTTP, to any client."""
     from perdure.cli.up import up as verb
 
-    return verb(agents or (), host=host, port=port, json=json)
+    return verb(agents or (), host=host, port=port, store=store, json=json)
 
 
 @app.command(cls=Verb, rich_help_panel=DECIDE)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.administering import declare_admin
+from perdure.cli.clustering import declare_nodes
 from perdure.cli.help import Verb
 from perdure.cli.planning import declare_schedules
 
@@ -31,6 +32,7 @@ def declare(app: typer.Typer) -> None:
     declare_schedules(app, PLAN)
     app.command(cls=Verb, rich_help_panel=PLAN)(signal)
     app.command(cls=Verb, rich_help_panel=PLAN)(work)
+    declare_nodes(app, SERVE)
     declare_admin(app, SERVE)
 
 
@@ -55,12 +57,15 @@ def work(
     unsandboxed: Annotated[
         bool, typer.Option("--unsandboxed", help="Also sessions that run with NO isolation.")
     ] = False,
+    store: Annotated[
+        str, typer.Option("--store", metavar="URL", help="Another store than perdure.toml names.")
+    ] = "",
     json: Json = False,
 ) -> int:
-    """Wake what sleeps, fire schedules; until Ctrl-C."""
+    """Wake what sleeps, fire schedules, take over; until Ctrl-C."""
     from perdure.cli.work import work as verb
 
-    return verb(unsandboxed=unsandboxed, json=json)
+    return verb(unsandboxed=unsandboxed, store=store, json=json)
 
 
 def fork(

@@ -1,12 +1,13 @@
-"""`perdure work`: the process that goes on with what sleeps, and fires what is planned.
+"""`perdure work`: the process that goes on with what sleeps or was left, and fires what is planned.
 
-It works on no session that is not due, and on none that another process owns. What it has in
-flight when it ends is taken up by the next one.
+It works on no session that rests, and on none that another process owns. What it has in flight when
+it ends is taken up by the next one.
 """
 
 import asyncio
 import contextlib
 import json as plain_json
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,12 @@ from perdure.core.errors import Forbidden, NotFound, PerdureError
 from perdure.core.events import Event
 from perdure.engine.session import Session
 from perdure.engine.summary import describe
-from perdure.ports.store import SessionRow
+from perdure.engine.takeover import Takeover
+from perdure.ports.cluster import Cluster
+from perdure.ports.store import SessionRow, Store
 from perdure.stores.system import SystemClock
 
+_LOOK_S: Final = 0.5
 _SHOWN: Final = (
     e.TurnStarted,
     e.TurnEnded,
@@ -55,11 +59,12 @@ class Duty(Protocol):
         ...
 
 
-def work(*, unsandboxed: bool, json: bool) -> int:
+def work(*, unsandboxed: bool, json: bool, store: str = "") -> int:
     """Carry out the verb: work until told to end."""
     only_here("perdure work")
     screen = Screen(json=json)
-    project = load_project(Path.cwd())
+    environ = dict(os.environ) | ({"PERDURE_STORE": store} if store else {})
+    project = load_project(Path.cwd(), environ)
     Places(project).prepare()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_work(screen, project, unsandboxed=unsandboxed))
@@ -74,6 +79,7 @@ async def _work(screen: Screen, project: Project, *, unsandboxed: bool) -> None:
         allowed = unsandboxed or project.settings.allow_unsandboxed
         shift = Shift(screen, project, runtime, unsandboxed=allowed)
         await shift.begin()
+        belonging = await shift.belong(over)
         duties: Sequence[Duty] = (shift.firing(),)
         poll_s = (await runtime.engine()).kit.bounds.poll_s
         while not over.is_set():
@@ -85,6 +91,7 @@ async def _work(screen: Screen, project: Project, *, unsandboxed: bool) -> None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await over.wait()
+        belonging.cancel()
         await shift.end()
 
 
@@ -115,7 +122,43 @@ class Shift:
         engine.waker.told = self._woke
         engine.waker.refused = self._trouble
         engine.waker.forget()
-        self._say("", "begins", "wakes what sleeps and fires schedules; Ctrl-C ends it")
+        store = engine.kit.store
+        promise = getattr(store, "guarantee", "")
+        self._say("", "begins", "wakes what sleeps, fires schedules, takes over; Ctrl-C ends it")
+        self._say("", "store", f"{self._project.store_shown}  {promise}".strip())
+
+    async def belong(self, over: asyncio.Event) -> "asyncio.Task[None]":
+        """Begin to go on with what nobody works on, and to listen whether this process is to end:
+        then what runs has `drain_s` seconds, and `over` is set.
+        """
+        engine = await self._runtime.engine()
+        kit, settings = engine.kit, self._project.settings.server
+        takeover = Takeover(
+            kit.store.abandoned, engine.waker.take, kit.clock, kit.ids.random, settings.takeover_s
+        )
+        taking = asyncio.create_task(takeover.run(), name="perdure takeover")
+
+        async def belong() -> None:
+            try:
+                await self._until_told(kit.store)
+                taking.cancel()
+                self._say("", "drains", "another process said so")
+                await engine.drain(settings.drain_s)
+                over.set()
+            finally:
+                taking.cancel()
+
+        return asyncio.create_task(belong(), name="perdure nodes")
+
+    @staticmethod
+    async def _until_told(store: Store) -> None:
+        cluster = store if isinstance(store, Cluster) else None
+        if cluster is not None:
+            await cluster.announce("")
+        while True:
+            if cluster is not None and cluster.draining:
+                return
+            await asyncio.sleep(_LOOK_S)
 
     def firing(self) -> Firing:
         """Return the duty that fires the project's schedules."""

@@ -20,6 +20,10 @@ class Partition(Protocol):
         """Return the store of one project."""
         ...
 
+    def parted(self, name: str) -> tuple[str, str]:
+        """Return the project that a name of the store beneath belongs to, and its name there."""
+        ...
+
     async def close(self) -> None: ...
 
 

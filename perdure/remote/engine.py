@@ -25,6 +25,7 @@ from perdure.doors.native.bodies import (
     Row,
     Rules,
 )
+from perdure.doors.native.bodies_nodes import Node, Nodes, NodeView
 from perdure.engine.agent import Agent
 from perdure.engine.kit import Kit
 from perdure.engine.runtime import Engine
@@ -111,6 +112,18 @@ class RemoteEngine(Engine):
     async def info(self) -> Info:
         """Return who we are there, and what there is."""
         return await self.link.ask("GET", "/info", Info)
+
+    async def nodes(self) -> list[Node]:
+        """Return the processes that share the server's store, by name."""
+        return (await self.link.ask("GET", "/nodes", Nodes)).nodes
+
+    async def node(self, name: str) -> NodeView:
+        """Return one of them with what it owns. Raises `NotFound` (E-NODE-UNKNOWN)."""
+        return await self.link.ask("GET", f"/nodes/{part(name)}", NodeView)
+
+    async def drain_node(self, name: str) -> None:
+        """Tell one of them to end. Raises `Forbidden` (E-ROLE), `NotFound` (E-NODE-UNKNOWN)."""
+        await self.link.ask("POST", f"/nodes/{part(name)}/drain", Node)
 
     async def definition(self, name: str) -> AgentSpec:
         """Return an agent as the server has it. Raises `NotFound` (E-AGENT-UNKNOWN)."""

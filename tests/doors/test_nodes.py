@@ -72,7 +72,7 @@ async def test_output_of_tools_comes_from_afar_and_a_project_is_its_own(tmp_path
         await go.wait()
         for n in range(20):
             ctx.progress(f"{n} ")
-            await asyncio.sleep(0.01)
+            await a_moment()
         return "counted"
 
     model = script(Reply(call=(Call("count"),)), Reply(text="Done."))

@@ -349,23 +349,6 @@ class Agents(msgspec.Struct, frozen=True):
     agents: list[AgentSpec]
 
 
-class Node(msgspec.Struct, frozen=True):
-    """A process of the server: its store's kind, and the sessions of your project that it works
-    on.
-    """
-
-    pid: int
-    version: str
-    store: str
-    driven: list[str]
-
-
-class Nodes(msgspec.Struct, frozen=True):
-    """The processes that answer here."""
-
-    nodes: list[Node]
-
-
 class Info(msgspec.Struct, frozen=True):
     """The server and you: who your key says you are, what there is."""
 

@@ -5,7 +5,7 @@ from typing import Final
 from starlette.routing import BaseRoute, Route
 
 from perdure.doors.http import Face
-from perdure.doors.native import acting, looking, mending, planning, raw, sessions
+from perdure.doors.native import acting, looking, mending, nodes, planning, raw, sessions
 from perdure.doors.native.manual import Manual
 from perdure.doors.native.table import Operation, problem
 
@@ -17,6 +17,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *planning.OPERATIONS,
     *mending.OPERATIONS,
     *looking.OPERATIONS,
+    *nodes.OPERATIONS,
     *raw.OPERATIONS,
 )
 

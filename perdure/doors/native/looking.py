@@ -1,6 +1,5 @@
-"""What was used, which agents there are, and which process answers."""
+"""What was used, which agents there are, and who you are."""
 
-import os
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,7 +10,7 @@ from perdure.core.agent import AgentSpec
 from perdure.core.content import Usage as Tokens
 from perdure.core.events import Event, ModelRequested, ModelResponded, SessionForked
 from perdure.doors.http import Call
-from perdure.doors.native.bodies import Agents, Info, Node, Nodes, Usage, Used
+from perdure.doors.native.bodies import Agents, Info, Usage, Used
 from perdure.doors.native.making import definition
 from perdure.doors.native.table import Operation, Query, answer
 from perdure.engine.session import Session
@@ -76,13 +75,6 @@ async def agent(call: Call) -> Response:
     return answer(definition(call.engine, call.path["name"]))
 
 
-async def nodes(call: Call) -> Response:
-    """List the processes that answer here: this one."""
-    about = call.services.about
-    node = Node(os.getpid(), about.get("version", ""), about.get("store", ""), call.engine.driven)
-    return answer(Nodes([node]))
-
-
 async def info(call: Call) -> Response:
     """Say who you are here, and what there is."""
     who = call.principal
@@ -100,6 +92,5 @@ OPERATIONS: Final = (
     Operation("GET", "/agents", agents, "viewer", "list_agents", "server", result=Agents),
     Operation("GET", "/agents/{name}", agent, "viewer", "get_agent", "server",
               result=AgentSpec),
-    Operation("GET", "/nodes", nodes, "viewer", "list_nodes", "server", result=Nodes),
     Operation("GET", "/info", info, "viewer", "get_info", "server", result=Info),
 )  # fmt: skip
