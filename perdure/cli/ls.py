@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from perdure.cli.ids import rows_of
+from msgspec.structs import replace
+
+from perdure.cli.ids import all_rows_of, rows_of, shown
 from perdure.cli.screen import Screen
 from perdure.cli.text import clip, count, duration, one_line, pad, plural, usd
 from perdure.config import load_project
@@ -26,11 +28,14 @@ _SIGNS: Final = {
 }
 
 
-def ls(*, waiting: bool, failed: bool, agent: str, everything: bool, json: bool) -> int:
+def ls(
+    *, waiting: bool, failed: bool, agent: str, everything: bool, projects: bool, json: bool
+) -> int:
     """Carry out the verb."""
     screen = Screen(json=json)
     project = load_project(Path.cwd())
-    rows = with_waiting(asyncio.run(rows_of(project)))
+    kept = asyncio.run(all_rows_of(project) if projects else rows_of(project))
+    rows = [_named(row) for row in with_waiting(kept)]
     wanted = ("waiting",) * waiting + ("failed", "budget", "parked") * failed
     found = [
         row
@@ -43,11 +48,16 @@ def ls(*, waiting: bool, failed: bool, agent: str, everything: bool, json: bool)
     if not found:
         _nothing(screen, rows)
         return 0
-    shown = found if everything else found[:SHOWN]
-    _table(screen, nested(shown))
-    if len(found) > len(shown):
-        screen.line(screen.dim(f"  and {len(found) - len(shown)} older: perdure ls --all"))
+    newest = found if everything else found[:SHOWN]
+    _table(screen, nested(newest))
+    if len(found) > len(newest):
+        screen.line(screen.dim(f"  and {len(found) - len(newest)} older: perdure ls --all"))
     return 0
+
+
+def _named(row: SessionRow) -> SessionRow:
+    """Return the row under the name that verbs take: `PROJECT/ID` outside the default project."""
+    return replace(row, id=shown(row.id), parent=shown(row.parent))
 
 
 def nested(rows: Sequence[SessionRow]) -> list[tuple[int, SessionRow]]:

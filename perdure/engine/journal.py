@@ -130,6 +130,7 @@ class Journal:
         self._waiting: list[tuple[Event, records.Written]] = []
         self._taken: list[str] = []
         self._taken_unwritten: set[str] = set()
+        self._last = ""  # what the session's row says
         self._taken_written: set[str] = set()  # since the inbox was last asked for
         self._flusher: asyncio.Task[None] | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -307,13 +308,16 @@ class Journal:
             self._flusher = None
 
     async def _write(self, waiting: list[tuple[Event, records.Written]], taken: list[str]) -> None:
+        newest = telling([event for event, _ in waiting])
+        row = row_of(self.state, newest, left=self.left, last=self._last)
+        self._last = row.last  # what comes next may tell nobody anything
         batch = Batch(
             self.claim.session,
             self.claim.epoch,
             self._durable_seq,
             [written.record for _, written in waiting],
             taken,
-            row_of(self.state, telling([event for event, _ in waiting]), left=self.left),
+            row,
             rows_of(self.claim.session, [event for event, _ in waiting]),
         )
         for _, written in waiting:

@@ -15,6 +15,7 @@ from perdure.ports.store import SessionRow
 _SILENT: Final = (
     e.EnvironmentOpened,
     e.EnvironmentSnapshotted,
+    e.ModelDelta,
     e.ModelRequested,
     e.ToolRequested,
     e.ToolStarted,
@@ -24,8 +25,9 @@ _WIDTH = 80
 _LOOKED_AT = 4096  # what comes after so many characters no line of a list shows
 
 
-def row_of(state: State, newest: Event | None, *, left: bool = False) -> SessionRow:
-    """Return the row of a session whose newest event is `newest` (None: only the state changed).
+def row_of(state: State, newest: Event | None, *, left: bool = False, last: str = "") -> SessionRow:
+    """Return the row of a session whose newest event is `newest` (None: none tells a person more
+    than `last`, what the row said before).
 
     What is due in a session that is `left` to others is due at once.
     """
@@ -36,7 +38,7 @@ def row_of(state: State, newest: Event | None, *, left: bool = False) -> Session
         version=state.version,
         status=status(state),
         model=state.spec.model,
-        last=describe(newest) if newest else "",
+        last=describe(newest) if newest else last,
         seq=state.seq,
         turns=state.turns,
         steps=state.spent.steps,
@@ -75,11 +77,11 @@ def wakes_at(state: State, *, left: bool = False) -> int:
 
 
 def telling(events: Sequence[Event]) -> Event | None:
-    """Return the newest of `events` that tells a person something, else the newest."""
+    """Return the newest of `events` that tells a person something, if one does."""
     for event in reversed(events):
         if not isinstance(event.payload, _SILENT) and event.payload != e.TurnEnded("completed"):
             return event
-    return events[-1] if events else None
+    return None
 
 
 def describe(event: Event) -> str:

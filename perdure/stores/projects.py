@@ -31,6 +31,12 @@ _RETRY_S: Final = 1.0
 DEFAULT: Final = "default"
 
 
+def named_in(name: str) -> tuple[str, str]:
+    """Return the project that a name of the store beneath belongs to, and its name there."""
+    project, part, bare = name.partition(_PART)
+    return (project, bare) if part else (DEFAULT, name)
+
+
 class ProjectStores:
     """All projects of one store. The project `default` has the names as they are.
 
@@ -58,8 +64,7 @@ class ProjectStores:
 
     def parted(self, name: str) -> tuple[str, str]:
         """Return the project that a name of the store beneath belongs to, and its name there."""
-        project, part, bare = name.partition(_PART)
-        return (project, bare) if part else (DEFAULT, name)
+        return named_in(name)
 
     def joined(self, project: str, name: str) -> str:
         """Return the name that a project's session has in the store beneath."""

@@ -75,7 +75,7 @@ async def test_a_connection_in_use_is_closed_when_its_last_call_has_ended() -> N
     calls = [asyncio.ensure_future(tool.call({}, Context())) for _ in range(2)]
     await first.begun.wait()
     await exchange.tool("b")  # there is room for one
-    assert not first.closed
+    assert [line.closed for line in exchange.lines["a"]] == [False]
     first.go.set()
     assert [output.text for output in await asyncio.gather(*calls)] == ["done", "done"]
     assert first.closed

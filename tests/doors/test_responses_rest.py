@@ -212,6 +212,17 @@ async def test_a_summary_that_cannot_be_had_is_no_fault_of_the_server() -> None:
         assert "somebody ended its session" in str(ended.value)
 
 
+@pytest.mark.parametrize("background", [False, True])
+async def test_a_list_of_sessions_shows_what_was_said(*, background: bool) -> None:
+    async with up({"talk": TALK}) as server:
+        client = await server.openai()
+        made = await client.responses.create(model="talk", input="Hi", background=background)
+        stream = await client.responses.retrieve(made.id, stream=True)
+        assert [event.type async for event in stream][-1] == "response.completed"
+        (row,) = await (await server.server.projects.engine("default")).sessions()
+        assert row.last == "Hello there."
+
+
 async def test_tokens_are_estimated() -> None:
     async with up({"talk": TALK}) as server:
         client = await server.openai()
