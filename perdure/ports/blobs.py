@@ -1,7 +1,7 @@
 """Large payloads, kept aside by the hash of their content."""
 
 from collections.abc import AsyncIterator
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Blobs(Protocol):
@@ -19,6 +19,14 @@ class Blobs(Protocol):
         ...
 
 
+class Shelved(NamedTuple):
+    """A blob: when it was put last (wall clock, microseconds), and what it takes as stored."""
+
+    digest: str
+    put_us: int
+    stored_bytes: int
+
+
 @runtime_checkable
 class Shelf(Protocol):
     """Blobs that can be listed and thrown away: what a collection of the unnamed needs.
@@ -28,10 +36,12 @@ class Shelf(Protocol):
     younger than a day.
     """
 
-    def names(self) -> AsyncIterator[tuple[str, int]]:
-        """Yield every blob's digest, and when it was put last (wall clock, microseconds)."""
+    def shelved(self) -> AsyncIterator[Shelved]:
+        """Yield every blob, in no order."""
         ...
 
-    async def remove(self, digest: str) -> None:
-        """Remove a blob for good. One that is not there is no error."""
+    async def remove(self, digest: str, before_us: int) -> bool:
+        """Remove a blob for good if it was last put before that moment; say whether it was there
+        and is gone.
+        """
         ...

@@ -16,6 +16,7 @@ from typing import Final
 import zstandard
 
 from perdure.core.errors import CorruptJournal, InvalidRequest, Unavailable
+from perdure.ports.blobs import Shelved
 from perdure.ports.clock import Clock
 from perdure.stores import refusals
 from perdure.stores.files import sync_folder, try_lock
@@ -78,15 +79,26 @@ class DirectoryBlobs:
         """See `Blobs.get`."""
         return await self._offload.call(lambda: self._get(digest))
 
-    async def names(self) -> AsyncIterator[tuple[str, int]]:
-        """Yield every blob, and when it was put last. See `ports.blobs.Shelf`."""
+    async def shelved(self) -> AsyncIterator[Shelved]:
+        """See `Shelf.shelved`."""
         for folder in await self._offload.call(lambda: sorted(self.root.glob("??"))):
             for each in await self._offload.call(partial(_times, folder)):
                 yield each
 
-    async def remove(self, digest: str) -> None:
-        """Remove a blob for good. See `ports.blobs.Shelf`."""
-        await self._offload.call(lambda: self.path(digest).unlink(missing_ok=True))
+    async def remove(self, digest: str, before_us: int) -> bool:
+        """See `Shelf.remove`."""
+        return await self._offload.call(lambda: self._remove(self.path(digest), before_us))
+
+    def _remove(self, path: Path, before_us: int) -> bool:
+        try:
+            if path.stat().st_mtime_ns // 1000 >= before_us:
+                return False
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise refusals.of_os_error(error, self.root) from error
+        return True
 
     def path(self, digest: str) -> Path:
         """Where the blob of that name is, or would be."""
@@ -174,12 +186,13 @@ class DirectoryBlobs:
             sync_folder(folder)
 
 
-def _times(folder: Path) -> list[tuple[str, int]]:
-    found: list[tuple[str, int]] = []
+def _times(folder: Path) -> list[Shelved]:
+    found: list[Shelved] = []
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):
             if is_digest(path.name):
-                found.append((path.name, path.stat().st_mtime_ns // 1000))
+                info = path.stat()
+                found.append(Shelved(path.name, info.st_mtime_ns // 1000, info.st_size))
     return found
 
 

@@ -11,7 +11,6 @@ that was answered must outlive a power cut.
 import asyncio
 import re
 from collections.abc import Awaitable
-from contextlib import suppress
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from perdure.core.errors import InvalidRequest, PerdureError, Unavailable
-from perdure.ports.blobs import Blobs
+from perdure.ports.blobs import Blobs, Shelved
 from perdure.ports.clock import Clock
 from perdure.stores import refusals
 from perdure.stores.blobs import (
@@ -119,8 +118,8 @@ class ObjectBlobs:
             raise damaged(digest, f"{self._where}/{path}")
         return data
 
-    async def names(self) -> "AsyncIterator[tuple[str, int]]":
-        """Yield every blob, and when it was put last. See `ports.blobs.Shelf`."""
+    async def shelved(self) -> "AsyncIterator[Shelved]":
+        """See `Shelf.shelved`."""
         import obstore
 
         stream = obstore.list(self._store, chunk_size=1000)
@@ -132,14 +131,21 @@ class ObjectBlobs:
             for each in page:
                 name = each["path"].rpartition("/")[2]
                 if is_digest(name):
-                    yield name, _us(each["last_modified"])
+                    yield Shelved(name, _us(each["last_modified"]), each["size"])
 
-    async def remove(self, digest: str) -> None:
-        """Remove a blob for good. See `ports.blobs.Shelf`."""
+    async def remove(self, digest: str, before_us: int) -> bool:
+        """See `Shelf.remove`. Nothing here deletes on a condition, so it is asked just before."""
         import obstore
 
-        with suppress(FileNotFoundError):
-            await self._told(obstore.delete_async(self._store, path_of(digest)))
+        path = path_of(digest)
+        try:
+            found = await self._told(obstore.head_async(self._store, path))
+            if _us(found["last_modified"]) >= before_us:
+                return False
+            await self._told(obstore.delete_async(self._store, path))
+        except FileNotFoundError:
+            return False
+        return True
 
     async def _is_there(self, path: str, size: int) -> bool:
         """Whether it is there and stays: one that is old is written anew, so that no collection of

@@ -98,10 +98,13 @@ async def test_they_are_listed_and_thrown_away(s3: S3Double) -> None:
     blobs = ObjectBlobs.at("s3://bucket/p")
     digests = {await blobs.put(data) for data in (TEXT, NOISE)}
     s3.objects["p/readme.txt"] = b"not ours"
-    assert {name async for name, _ in blobs.names()} == digests
+    found = [each async for each in blobs.shelved()]
+    assert {each.digest for each in found} == digests
+    s3.at_s = dict.fromkeys(s3.objects, 1_000.0)
     for digest in digests:
-        await blobs.remove(digest)
-        await blobs.remove(digest)
+        assert not await blobs.remove(digest, 1_000_000_000)
+        assert await blobs.remove(digest, 1_000_000_001)
+        assert not await blobs.remove(digest, 1_000_000_001)
     assert list(s3.objects) == ["p/readme.txt"]
 
 
@@ -135,14 +138,17 @@ async def test_what_is_put_again_counts_as_new(tmp_path: Path, kind: str) -> Non
     if kind == "objects":
         blobs = ObjectBlobs(LocalStore(tmp_path), "here", clock=clock)
     digest = await blobs.put(TEXT)
-    [(_, first_us)] = [each async for each in blobs.names()]
+    [(_, first_us, size)] = [each async for each in blobs.shelved()]
     clock.us = first_us + REFRESH_US - 1
     await blobs.put(TEXT)
-    assert [each async for each in blobs.names()] == [(digest, first_us)]
+    assert [each async for each in blobs.shelved()] == [(digest, first_us, size)]
     clock.us = first_us + REFRESH_US + 1
     await blobs.put(TEXT)
-    [(_, again_us)] = [each async for each in blobs.names()]
+    [(_, again_us, _)] = [each async for each in blobs.shelved()]
     assert again_us > first_us
+    assert not await blobs.remove(digest, again_us)
+    assert await blobs.remove(digest, again_us + 1)
+    assert [each async for each in blobs.shelved()] == []
 
 
 async def test_a_place_in_memory_works_alike() -> None:
