@@ -7,6 +7,7 @@ import pytest
 from perdure.stores.memory import MemoryStore
 from perdure.stores.offload import Inline
 from perdure.testing.store_contract import StoreContract
+from perdure.testing.store_contract_carry import CarryContract
 from tests.contract.postgres import database, postgres
 from tests.contract.stores import MemoryHarness, PostgresHarness
 from tests.contract.test_stores_agree import Caller
@@ -16,7 +17,7 @@ __all__ = ["database", "postgres"]  # fixtures
 pytestmark = pytest.mark.postgres
 
 
-class TestPostgresStore(StoreContract):
+class TestPostgresStore(StoreContract, CarryContract):
     @pytest.fixture
     async def harness(self, database: str) -> AsyncIterator[PostgresHarness]:
         harness = PostgresHarness(database)
@@ -24,7 +25,7 @@ class TestPostgresStore(StoreContract):
         await harness.close()
 
 
-class TestPostgresStoreInline(StoreContract):
+class TestPostgresStoreInline(StoreContract, CarryContract):
     @pytest.fixture
     async def harness(self, database: str) -> AsyncIterator[PostgresHarness]:
         harness = PostgresHarness(database, Inline())

@@ -1,6 +1,6 @@
 """Reads, on connections of their own: they never wait for a commit, nor it for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -34,11 +34,11 @@ class Read(Job):
 
 
 class Reader:
-    """Each read is one statement, so what it answers is of one moment."""
+    """Each read is one statement, or is read `together`: what it answers is of one moment."""
 
     def __init__(self, link: Link, sql: Statements) -> None:
         self._link = link
-        self._sql = sql
+        self.sql = sql
         self._connection: Connection | None = None
 
     def work(self, jobs: list[Read]) -> None:
@@ -80,46 +80,53 @@ class Reader:
         rows = self._connection.execute(statement.encode(), values, binary=True).fetchall()
         return cast("list[tuple[Any, ...]]", rows)
 
+    def together(self, statements: Sequence[str], **values: object) -> list[list[tuple[Any, ...]]]:
+        """Return what several statements answer at one and the same moment."""
+        assert self._connection is not None
+        with self._connection.transaction():
+            self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return [self._all(each, **values) for each in statements]
+
     def events(self, session: str, after: int, limit: int) -> list[Record]:
         """See `Store.read`."""
         values = {"session": _name(session), "after": max(after, 0), "limit": limit}
-        return [Record(*row) for row in self._all(self._sql.read_events, **values)]
+        return [Record(*row) for row in self._all(self.sql.read_events, **values)]
 
     def inbox(self, session: str) -> list[Letter]:
         """See `Store.inbox`."""
-        rows = self._all(self._sql.read_inbox, session=_name(session))
+        rows = self._all(self.sql.read_inbox, session=_name(session))
         return [Letter(unpacked(key), body) for key, body in rows]
 
     def mailboxes(self, prefix: str) -> list[str]:
         """See `Store.mailboxes`."""
-        return [row[0] for row in self._all(self._sql.read_mailboxes, **_range(prefix))]
+        return [row[0] for row in self._all(self.sql.read_mailboxes, **_range(prefix))]
 
     def sessions(self, prefix: str = "") -> list[SessionRow]:
         """See `Store.sessions`."""
-        return [_row(*row) for row in self._all(self._sql.read_sessions, **_range(prefix))]
+        return [row_of(*row) for row in self._all(self.sql.read_sessions, **_range(prefix))]
 
     def session(self, session: str) -> SessionRow | None:
         """See `Store.session`."""
-        rows = self._all(self._sql.read_session, session=_name(session))
-        return _row(*rows[0]) if rows else None
+        rows = self._all(self.sql.read_session, session=_name(session))
+        return row_of(*rows[0]) if rows else None
 
     def due(self, now_us: int, limit: int, prefix: str) -> list[str]:
         """See `Store.due`."""
         values = {"now_us": now_us, "limit": limit, **_range(prefix)}
-        return [row[0] for row in self._all(self._sql.read_due, **values)]
+        return [row[0] for row in self._all(self.sql.read_due, **values)]
 
     def abandoned(self, limit: int) -> list[str]:
         """See `Store.abandoned`."""
-        return [row[0] for row in self._all(self._sql.abandoned, limit=limit)]
+        return [row[0] for row in self._all(self.sql.abandoned, limit=limit)]
 
     def state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""
-        rows = self._all(self._sql.read_state, session=_name(session))
+        rows = self._all(self.sql.read_state, session=_name(session))
         return (rows[0][0], bytes(rows[0][1])) if rows else None
 
     def errors(self, prefix: str = "") -> list[ErrorRow]:
         """See `Store.errors`."""
-        rows = self._all(self._sql.read_errors, **_range(prefix))
+        rows = self._all(self.sql.read_errors, **_range(prefix))
         return [row for (data,) in rows if (row := error_row(data)) is not None]
 
     def docs(self, kind: str, prefix: str, after: str, limit: int | None) -> list[Doc]:
@@ -129,44 +136,44 @@ class Reader:
             "kind": packed(kind), "first": first, "last": first + b"\xff",
             "after": packed(after), "limit": limit,
         }  # fmt: skip
-        rows = self._all(self._sql.read_docs, **values)
+        rows = self._all(self.sql.read_docs, **values)
         return [Doc(unpacked(name), version, data) for name, version, data in rows]
 
     def doc(self, kind: str, name: str) -> Doc | None:
         """See `Store.doc`."""
-        rows = self._all(self._sql.find_doc, kind=packed(kind), name=packed(name))
+        rows = self._all(self.sql.find_doc, kind=packed(kind), name=packed(name))
         return Doc(name, *rows[0]) if rows and rows[0][1] is not None else None
 
     def changes(self, node: str) -> list[tuple[str, int]]:
         """Return how many groups each other node has committed."""
-        return [(row[0], row[1]) for row in self._all(self._sql.changes, node=node)]
+        return [(row[0], row[1]) for row in self._all(self.sql.changes, node=node)]
 
     def check(self) -> list[tuple[str, str]]:
         """Return what is wrong with the tables: the session, or "" for all, and what it is."""
         wrong = [
             (name, f"it is said to end at {seq}, but its events end at {end}")
-            for name, seq, end in self._all(self._sql.check)
+            for name, seq, end in self._all(self.sql.check)
         ]
         unreadable = [row.id for row in self.sessions() if row.error == "E-DB-CORRUPT"]
         return wrong + [(name, "its row in the list cannot be read") for name in unreadable]
 
     def nodes(self) -> list[NodeRow]:
         """See `Cluster.nodes`."""
-        rows = self._all(self._sql.read_nodes)
+        rows = self._all(self.sql.read_nodes)
         return [NodeRow(*row) for row in rows]
 
     def owner(self, session: str) -> str | None:
         """Return the name of the live node that owns the session."""
-        rows = self._all(self._sql.owner, session=_name(session))
+        rows = self._all(self.sql.owner, session=_name(session))
         return rows[0][0] if rows else None
 
     def owned(self, node: str, limit: int) -> list[str]:
         """See `Cluster.owned`."""
-        return [row[0] for row in self._all(self._sql.owned, node=node, limit=limit)]
+        return [row[0] for row in self._all(self.sql.owned, node=node, limit=limit)]
 
     def blob(self, digest: str) -> bytes | None:
         """Return what is kept under that digest."""
-        rows = self._all(self._sql.get_blob, digest=digest)
+        rows = self._all(self.sql.get_blob, digest=digest)
         return bytes(rows[0][0]) if rows else None
 
 
@@ -189,7 +196,8 @@ def _range(prefix: str) -> dict[str, str | None]:
     return {"first": prefix, "last": behind}
 
 
-def _row(name: str, seq: int, data: bytes | None) -> SessionRow:
+def row_of(name: str, seq: int, data: bytes | None) -> SessionRow:
+    """Read a row of the list of sessions."""
     if data is None:
         return SessionRow(id=name, seq=seq)
     try:

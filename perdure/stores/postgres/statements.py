@@ -38,6 +38,7 @@ class Statements(NamedTuple):
     insert_letter: str
     insert_session: str
     is_alive: str
+    keep_doc: str
     lapsed: str
     leave: str
     lock_doc: str
@@ -52,8 +53,12 @@ class Statements(NamedTuple):
     read_docs: str
     read_due: str
     read_errors: str
+    read_errors_of: str
     read_events: str
     read_inbox: str
+    read_kept_docs: str
+    read_letters: str
+    read_lineage: str
     read_mailboxes: str
     read_nodes: str
     read_session: str

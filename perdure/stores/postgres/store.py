@@ -6,13 +6,14 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from perdure.core.errors import LeaseLost, NotFound, PerdureError
 from perdure.core.journal import Record
 from perdure.ports.blobs import Blobs
+from perdure.ports.carrying import Kept, KeptDoc, Posted
 from perdure.ports.clock import Clock
 from perdure.ports.cluster import NodeRow
 from perdure.ports.store import Batch, Claim, Doc, ErrorRow, Letter, SessionRow
@@ -20,6 +21,7 @@ from perdure.stores import refusals, writes
 from perdure.stores.faults import Faults
 from perdure.stores.frozen import frozen
 from perdure.stores.offload import Inline, Lane, Offload, Threads
+from perdure.stores.postgres import carrying
 from perdure.stores.postgres.address import check_installed, parse
 from perdure.stores.system import SystemClock
 
@@ -257,6 +259,28 @@ class PostgresStore:
     def poke(self) -> None:
         """Another node says that it has changed something."""
         self._heard.set()
+
+    async def kept(self, session: str) -> Kept | None:
+        """See `Carriable.kept`."""
+        return await self._read(lambda reader: carrying.kept(reader, session))
+
+    async def keep_letters(self, session: str, letters: Sequence[Posted]) -> None:
+        """See `Carriable.keep_letters`."""
+        await self._write(lambda: carrying.keep_letters(session, letters))
+
+    async def kept_docs(
+        self, after: tuple[str, str] | None = None, limit: int = 500
+    ) -> list[KeptDoc]:
+        """See `Carriable.kept_docs`."""
+        return await self._read(lambda reader: carrying.kept_docs(reader, after, limit))
+
+    async def keep_doc(self, doc: KeptDoc) -> None:
+        """See `Carriable.keep_doc`."""
+        await self._write(lambda: carrying.keep_doc(doc))
+
+    async def neighbours(self) -> list[str]:
+        """See `Carriable.neighbours`."""
+        return [each.name for each in await self.nodes() if each.alive and each.name != self.node]
 
     async def check(self) -> list[tuple[str, str]]:
         """Return what is wrong with the tables: a session's name, or "", and what."""

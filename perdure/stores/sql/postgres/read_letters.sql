@@ -1,0 +1,1 @@
+SELECT key, digest, body FROM letters WHERE session = %(session)s ORDER BY posted
