@@ -20,14 +20,13 @@ import msgspec
 import openai
 import uvicorn
 
-from perdure.app import Options
+from perdure.app import Options, open_store
 from perdure.doors.principals import Keys
 from perdure.doors.settings import ServerSettings
 from perdure.engine.agent import Agent
 from perdure.engine.kit import Bounds
 from perdure.models.scripted import Script, Scripted
 from perdure.serving.server import Plan, Server
-from perdure.stores.sqlite import SqliteStore
 from perdure.stores.system import RandomIds, SystemClock
 from tests.doors.serving import Scripts
 
@@ -43,6 +42,7 @@ class Task(msgspec.Struct, frozen=True):
     """
 
     store: str
+    folder: str
     scripts: dict[str, Script]
     kill_at: int = 0
     after: bool = False
@@ -60,11 +60,11 @@ def _serve(order: bytes, tell: Connection) -> None:
 
 async def _run(task: Task, tell: Connection) -> None:
     models = Scripts({name: Scripted(each) for name, each in task.scripts.items()})
-    path = Path(task.store)
+    path = Path(task.folder)
     bounds = Bounds(poll_s=0.05, idle_s=0.5)
-    options = Options(models=models, bounds=bounds, work_root=path.parent / "work")
+    options = Options(models=models, bounds=bounds, work_root=path / "work")
     talker = Agent("talker", "test:talk")
-    server = await Server.open(Plan(f"sqlite:///{path}", task.settings, options, [talker]))
+    server = await Server.open(Plan(task.store, task.settings, options, [talker]))
     if task.kill_at:
         _kill_at(server.stores.base, task)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -115,6 +115,7 @@ class Home:
     path: Path
     scripts: dict[str, Script]
     settings: ServerSettings | None = None
+    store: str = ""  # another one than the file at `path`
     process: ForkServerProcess | None = None
     port: int = 0
     keys: dict[str, str] = field(default_factory=dict)
@@ -127,7 +128,7 @@ class Home:
         assert self.process is None or not self.process.is_alive()
         context = _context()
         mine, its = context.Pipe(duplex=False)
-        task = Task(str(self.path), self.scripts, kill_at, after, at)
+        task = Task(self.url, str(self.path.parent), self.scripts, kill_at, after, at)
         if self.settings is not None:
             task = msgspec.structs.replace(task, settings=self.settings)
         self.process = context.Process(target=_serve, args=(msgspec.json.encode(task), its))
@@ -137,6 +138,11 @@ class Home:
         assert ready, "the server did not come up"
         self.port = mine.recv()
         mine.close()
+
+    @property
+    def url(self) -> str:
+        """The address of the store."""
+        return self.store or f"sqlite:///{self.path}"
 
     async def kill(self) -> None:
         """Kill the server, as a power failure of its machine would."""
@@ -175,8 +181,8 @@ class Home:
         return client
 
 
-async def _make_key(path: Path, project: str) -> str:
-    store = await SqliteStore.open(path)
+async def _make_key(url: str, project: str) -> str:
+    store, _ = await open_store(url)
     try:
         keys = Keys(store, SystemClock(), RandomIds(), os.urandom)
         return (await keys.make(project, "operator"))[1]
@@ -186,12 +192,15 @@ async def _make_key(path: Path, project: str) -> str:
 
 @asynccontextmanager
 async def home(
-    path: Path, scripts: dict[str, Script], settings: ServerSettings | None = None
+    path: Path,
+    scripts: dict[str, Script],
+    settings: ServerSettings | None = None,
+    store: str = "",
 ) -> AsyncIterator[Home]:
     """A store at `path` with a key for it; its process is dead when the block ends."""
-    here = Home(path, scripts, settings)
+    here = Home(path, scripts, settings, store)
     for project in ("default", "other"):
-        here.keys[project] = await _make_key(path, project)
+        here.keys[project] = await _make_key(here.url, project)
     try:
         yield here
     finally:

@@ -74,9 +74,12 @@ async def up(
     agents: Sequence[Agent] = (),
     prices: Prices = NO_PRICES,
     tracing: Tracing | None = None,
+    store: str = "",
 ) -> AsyncIterator[Up]:
-    """Run a server in this process until the block ends. With `path` its store is that file."""
-    store = f"sqlite:///{path}" if path else "memory:"
+    """Run a server in this process until the block ends. With `path` its store is that file, or
+    lies at the address `store`.
+    """
+    store = store or (f"sqlite:///{path}" if path else "memory:")
     chosen = settings or ServerSettings()
     if not chosen.models:  # every name stands for the script of that name
         chosen = replace(chosen, models={"*": "test:*"}, default_model="talk")

@@ -5,32 +5,53 @@ dies is only a pause.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from perdure import Agent, tool
 from perdure.doors.settings import ServerSettings
 from perdure.models.scripted import Call, Reply, Script
 from perdure.ports.tool import ToolContext
 from perdure.serving.live import PREFIX
+from tests.contract.postgres import database, postgres
 from tests.doors.process import Home, home
 from tests.doors.serving import Up, script, up
 from tests.doors.test_native import ask, client, follow
 from tests.engine.inn import a_moment
+
+__all__ = ["database", "postgres"]
 
 WORDS = " ".join(f"word{n}" for n in range(60))
 SLOW = script(Reply(text=WORDS), Reply(text="And again."), delay_s=0.02)
 TALKER = Agent("talker", "test:talk")
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a store lies."""
+
+    path: Path
+    url: str
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    url = ""
+    if request.param == "postgres":
+        url = f"{request.getfixturevalue('database')}&lease_s=2"
+    return Place(tmp_path / "s.db", url)
+
+
 @asynccontextmanager
-async def two(path: Path, model: Any, agent: Agent) -> AsyncIterator[tuple[Up, Up]]:
-    """Run two servers on one file, each with everything."""
+async def two(place: Place, model: Any, agent: Agent) -> AsyncIterator[tuple[Up, Up]]:
+    """Run two servers on one store, each with everything."""
     async with (
-        up({"talk": model}, path, agents=[agent]) as one,
-        up({"talk": model}, path, agents=[agent]) as other,
+        up({"talk": model}, place.path, agents=[agent], store=place.url) as one,
+        up({"talk": model}, place.path, agents=[agent], store=place.url) as other,
     ):
         yield one, other
 
@@ -39,9 +60,9 @@ def durable(frames: list[Any]) -> list[int]:
     return [int(each[0]) for each in frames if each[0]]
 
 
-async def test_a_client_of_one_node_sees_what_another_streams(tmp_path: Path) -> None:
+async def test_a_client_of_one_node_sees_what_another_streams(place: Place) -> None:
     async with (
-        two(tmp_path / "s.db", SLOW, TALKER) as (one, other),
+        two(place, SLOW, TALKER) as (one, other),
         client(one) as here,
         client(other) as there,
     ):
@@ -63,7 +84,7 @@ async def test_a_client_of_one_node_sees_what_another_streams(tmp_path: Path) ->
         assert "live" not in types[:begun] + types[done:]
 
 
-async def test_output_of_tools_comes_from_afar_and_a_project_is_its_own(tmp_path: Path) -> None:
+async def test_output_of_tools_comes_from_afar_and_a_project_is_its_own(place: Place) -> None:
     go = asyncio.Event()
 
     @tool(effect="read")
@@ -78,7 +99,7 @@ async def test_output_of_tools_comes_from_afar_and_a_project_is_its_own(tmp_path
     model = script(Reply(call=(Call("count"),)), Reply(text="Done."))
     agent = Agent("counter", "test:talk", tools=[count])
     async with (
-        two(tmp_path / "s.db", model, agent) as (one, other),
+        two(place, model, agent) as (one, other),
         client(one, "shop") as here,
         client(other, "shop") as there,
         client(other) as elsewhere,
@@ -98,9 +119,9 @@ async def test_output_of_tools_comes_from_afar_and_a_project_is_its_own(tmp_path
         assert told.endswith("19 ") and {p.get("call_id") for p in pieces} != {""}
 
 
-async def test_nobody_listens_for_nobody_and_all_share_one_stream(tmp_path: Path) -> None:
+async def test_nobody_listens_for_nobody_and_all_share_one_stream(place: Place) -> None:
     async with (
-        two(tmp_path / "s.db", SLOW, TALKER) as (one, other),
+        two(place, SLOW, TALKER) as (one, other),
         client(one) as here,
         client(other) as there,
     ):
@@ -131,8 +152,8 @@ async def test_nobody_listens_for_nobody_and_all_share_one_stream(tmp_path: Path
         assert upstreams.open == 0 and not hub._followers
 
 
-async def test_only_nodes_of_the_store_may_listen(tmp_path: Path) -> None:
-    async with two(tmp_path / "s.db", SLOW, TALKER) as (one, other), client(one) as here:
+async def test_only_nodes_of_the_store_may_listen(place: Place) -> None:
+    async with two(place, SLOW, TALKER) as (one, other), client(one) as here:
         body = {"agent": "talker", "id": "s1", "message": "Hi"}
         await ask(here, "POST", "/sessions", 201, json=body)
         path = f"{PREFIX}/default/s1"
@@ -158,8 +179,8 @@ async def test_only_nodes_of_the_store_may_listen(tmp_path: Path) -> None:
             assert (gone.status_code, gone.json()["error"]["code"]) == (404, "E-NODE-ELSEWHERE")
 
 
-async def test_the_secret_is_made_once(tmp_path: Path) -> None:
-    async with two(tmp_path / "s.db", SLOW, TALKER) as (one, other):
+async def test_the_secret_is_made_once(place: Place) -> None:
+    async with two(place, SLOW, TALKER) as (one, other):
         secrets = [each.server.membership._secret for each in (one, other)]
         tokens = await asyncio.gather(*(each.token("/x") for each in secrets for _ in range(5)))
         assert len(set(tokens)) == 1
@@ -175,10 +196,10 @@ QUICK = ServerSettings(
 )
 
 
-async def test_a_killed_node_is_a_pause_for_those_who_follow_at_another(tmp_path: Path) -> None:
+async def test_a_killed_node_is_a_pause_for_those_who_follow_at_another(place: Place) -> None:
     play = Script((Reply(text=WORDS), Reply(text="On.")), delay_s=0.02, chunk_chars=4)
-    async with home(tmp_path / "s.db", {"talk": play}, QUICK) as one:
-        other = Home(one.path, one.scripts, QUICK, keys=one.keys)
+    async with home(place.path, {"talk": play}, QUICK, place.url) as one:
+        other = Home(one.path, one.scripts, QUICK, one.store, keys=one.keys)
         try:
             await one.start()
             await other.start()
