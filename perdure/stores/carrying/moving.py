@@ -1,5 +1,6 @@
 """From one store, or a backup, into an empty one; and again after a kill, until it is whole."""
 
+import asyncio
 from collections.abc import AsyncIterable, Callable
 from typing import Final
 
@@ -14,6 +15,8 @@ from perdure.stores.carrying.writing import Writing
 
 _NAME: Final = "from"
 _ROUNDS: Final = 3
+_LOOK_S: Final = 0.25
+_PATIENCE_S: Final = 30.0
 Told = Callable[[Summary], None]
 
 
@@ -40,7 +43,7 @@ async def move(
     Raises `Conflict` where another process has the source open or the target holds something else,
     `CorruptJournal` for what is damaged. Nothing of the source is changed.
     """
-    await _check_alone(source)
+    await _check_alone(source, "source")
     await _prepare(target, name)
     while await source.changed(0):
         pass
@@ -80,14 +83,20 @@ async def _finished(target: CarriableStore, writing: Writing, name: str) -> Outc
     return Outcome(writing.summary, writing.written, verified)
 
 
-async def _check_alone(source: CarriableStore) -> None:
-    if others := await source.neighbours():
-        raise Conflict(
-            "E-MOVE-IN-USE",
-            f"{len(others)} other process(es) have the source open: {', '.join(others[:3])}."
-            " Nothing was moved.",
-            "End the servers and workers on it, then type it again.",
-        )
+async def _check_alone(store: CarriableStore, which: str, patience_s: float = 0.0) -> None:
+    """See that no other living process has a store open; one that was killed may have to be waited
+    for, where it counts as alive until its lease runs out.
+    """
+    while others := await store.neighbours():
+        if patience_s <= 0:
+            raise Conflict(
+                "E-MOVE-IN-USE",
+                f"{len(others)} other process(es) have the {which} open: {', '.join(others[:3])}."
+                " Nothing was moved.",
+                "End the servers and workers on it, then type it again.",
+            )
+        await asyncio.sleep(_LOOK_S)
+        patience_s -= _LOOK_S
 
 
 async def _prepare(target: CarriableStore, name: str) -> None:
@@ -103,6 +112,7 @@ async def _prepare(target: CarriableStore, name: str) -> None:
                 " Nothing was written.",
                 "Name a new one; one that is not there is made.",
             )
+        await _check_alone(target, "target")
         await target.put_doc(MARK, _NAME, encode(Mark(name)), expect=0)
         return
     mark = decode(doc.data, Mark)
@@ -118,3 +128,4 @@ async def _prepare(target: CarriableStore, name: str) -> None:
             f"All of {name} has come here already. Nothing was written.",
             "Use the target now; perdure doctor --verify checks it.",
         )
+    await _check_alone(target, "target", _PATIENCE_S)
