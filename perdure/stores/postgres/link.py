@@ -21,6 +21,7 @@ Connection: TypeAlias = psycopg.Connection[Any]
 _CONNECT_S: Final = 5
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
+_STILL_S: Final = 10.0  # how long a transaction may stand still, at most
 # A server that is gone without a word is noticed in about ten seconds.
 _KEEPALIVE: Final[dict[str, Any]] = {
     "keepalives": 1,
@@ -150,8 +151,11 @@ def _connect(address: Address, role: str) -> Connection:
         connection.prepare_threshold = 2
         path = sql.SQL("SET search_path = {}").format(sql.Identifier(address.schema))
         connection.execute(path)
-        # A transaction of ours whose connection broke must not hold its locks for ever.
-        connection.execute("SET idle_in_transaction_session_timeout = '10s'")
+        # A transaction of ours that stands still holds locks: on the word of the node that it asked
+        # about, above all, which must be able to renew it in time.
+        still = {"ms": str(int(min(_STILL_S, address.lease_s / 4) * 1000))}
+        limit = "SELECT set_config('idle_in_transaction_session_timeout', %(ms)s, false)"
+        connection.execute(limit, still)
         connection.execute("SET default_transaction_isolation = 'read committed'")
     except psycopg.Error:
         connection.close()

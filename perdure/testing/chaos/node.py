@@ -34,7 +34,7 @@ _CATCH_UP_S: Final = 30.0
 
 class Plan(msgspec.Struct, frozen=True):
     """What a node is told. `skew_s`: how wrong its clock is. `follow`: whether it follows all
-    sessions. `serve`: whether it works. `variant`: a store that is wrong on purpose.
+    sessions. `schedules`: whether it fires what is due. `variant`: a store that is wrong on purpose.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Plan(msgspec.Struct, frozen=True):
     poll_s: float = 0.2
     idle_s: float = 0.1
     follow: bool = True
-    serve: bool = True
+    schedules: bool = False
     variant: str = ""
 
 
@@ -131,7 +131,10 @@ async def live(plan: Plan) -> None:
     notes, world = h.Notes(home / f"{plan.name}.jsonl"), h.Notes(home / "world.jsonl", fsync=True)
     store = watched(await opened(plan), notes, plan.name)
     bounds = Bounds(idle_s=plan.idle_s, recoveries=1_000_000, poll_s=plan.poll_s)
-    kit = Kit(store, SkewedClock(plan.skew_s), RandomIds(), OneModel(), bounds=bounds)
+    kit = Kit(
+        store, SkewedClock(plan.skew_s), RandomIds(), OneModel(), bounds=bounds,
+        schedules=plan.schedules,
+    )  # fmt: skip
     finish = asyncio.Event()
     _listen(finish)
     async with Engine(kit) as engine:
@@ -141,9 +144,8 @@ async def live(plan: Plan) -> None:
         sys.stdout.flush()
         while not finish.is_set():
             with contextlib.suppress(PerdureError):
-                if plan.serve:
-                    for session in await store.abandoned():
-                        engine.wake(session)
+                for session in await store.abandoned():
+                    engine.wake(session)
                 if plan.follow:
                     await readers.look()
             with contextlib.suppress(TimeoutError):
