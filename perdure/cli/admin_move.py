@@ -59,7 +59,7 @@ async def _move(from_: Place, to: Place, screen: Screen) -> int:
     show(screen, outcome, f"Moved from {shown_url(from_.url)} to {shown_url(to.url)}")
     screen.line("  Each session's chain of hashes was read again at the target: it ends as at the")
     screen.line("  source. The source is as it was; let nothing use it any more.")
-    stays(screen, source_work, target_work)
+    stays(screen, source_work, to.url, target_work)
     return 0
 
 
@@ -103,10 +103,11 @@ def counted(summary: Summary) -> str:
     return ", ".join(plural(count, name) for count, name in parts)
 
 
-def stays(screen: Screen, source: Path, target: Path) -> None:
+def stays(screen: Screen, source: Path, to: str, target: Path) -> None:
     """Say what is in no store, and so did not come along."""
-    screen.line("  Not moved: workspaces and their snapshots. They stay in")
-    screen.line(f"    {source}")
-    if source.is_dir():
-        screen.line(f"  next  cp -a {source}/. {target}    so that sessions find their files")
+    screen.line(f"  Not moved: workspaces and their snapshots on this machine, in {source},")
     screen.line("  nor the vault's key: secrets came sealed, and open with the key they had.")
+    if source.is_dir() and to.startswith("sqlite:///"):
+        screen.line(f"  next  cp -a {source}/. {target}    so that sessions find their files")
+    elif source.is_dir():
+        screen.line("  A session that needs its old workspace is parked there, with the reason.")

@@ -10,7 +10,7 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Project = Annotated[str, typer.Option("--project", metavar="P", help="The project.")]
 
 admin = typer.Typer(
-    name="admin", help="Who may use the server, and what is deleted for good.",
+    name="admin", help="Who may use the server; moving, copying and deleting what a store keeps.",
     invoke_without_command=True, rich_markup_mode=None,
 )  # fmt: skip
 keys = typer.Typer(
@@ -40,7 +40,7 @@ def declare_admin(app: typer.Typer, panel: str) -> None:
 
 @admin.callback()
 def root(context: typer.Context) -> None:
-    """Who may use the server, and what is deleted for good."""
+    """Who may use the server; moving, copying and deleting what a store keeps."""
     _help(context)
 
 
