@@ -167,6 +167,10 @@ class PostgresServer:
         self._signal(signal.SIGINT)
         self._wait()
 
+    def processes(self) -> list[int]:
+        """Return the numbers of all of its processes, as we see them; the first is the parent."""
+        return [self._postmaster, *_descendants(self._postmaster)]
+
     def kill(self) -> None:
         """SIGKILL it with all of its processes, as a machine that fails."""
         for pid in [*_descendants(self._postmaster), self._postmaster]:

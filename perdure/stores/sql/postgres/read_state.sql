@@ -16,6 +16,11 @@ WITH RECURSIVE past (session, born, origin, origin_born, after, until) AS (
 )
 SELECT s.seq, s.data
 FROM past AS p
-INNER JOIN states AS s ON s.session = p.session AND s.born = p.born AND s.seq <= p.until
+CROSS JOIN LATERAL (
+    -- There is one for each life. The limit keeps it a look by the key, however many there are.
+    SELECT i.seq, i.data FROM states AS i
+    WHERE i.session = p.session AND i.born = p.born AND i.seq <= p.until
+    LIMIT 1
+) AS s
 ORDER BY s.seq DESC, p.until DESC
 LIMIT 1
