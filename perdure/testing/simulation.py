@@ -11,12 +11,10 @@ from typing import Final
 
 from perdure.core.agent import EnvironmentSpec, Limits
 from perdure.core.budget import Price
-from perdure.core.errors import PerdureError, Unavailable
-from perdure.core.events import Event, SessionRewound
-from perdure.core.evolve import evolve
+from perdure.core.errors import PerdureError
+from perdure.core.events import Event
 from perdure.core.state import State
 from perdure.core.step import Ask, Rest, next_step
-from perdure.core.timeline import rewound
 from perdure.engine.agent import Agent
 from perdure.engine.kit import Bounds, Kit
 from perdure.engine.runtime import Engine
@@ -36,6 +34,7 @@ from perdure.testing.sim_disks import Disk, InMemory, OnSqlite
 from perdure.testing.sim_model import PRICE, SimModel
 from perdure.testing.sim_replay import replayed
 from perdure.testing.sim_sandbox import SimEnvironments
+from perdure.testing.sim_states import follow, replace_limits, wake_all
 from perdure.testing.sim_store import SimStore
 from perdure.testing.sim_tools import SimTool, draw_agent
 from perdure.testing.sim_user import Gone, Reader, User, ask
@@ -344,27 +343,6 @@ class Simulation:
             self.world.violated("close", f"{process.name} does not end")
         self.world.note(f"** {process.name} ends")
         process.kill()
-
-
-def follow(states: list[State], event: Event) -> State:
-    """Return the state after `event`, given those at all seqs before it."""
-    if isinstance(event.payload, SessionRewound):
-        return rewound(states[event.payload.to], states[-1], event)
-    return evolve(states[-1], event)
-
-
-def replace_limits(limits: Limits, tokens: int | None, usd: float | None) -> Limits:
-    """Return the limits with other ones for the life of the session."""
-    return Limits(limits.steps, limits.tool_calls, limits.wall_s, tokens, usd)
-
-
-async def wake_all(engine: Engine) -> None:
-    """Take up all sessions that nobody else works on."""
-    try:
-        for row in await engine.sessions():
-            engine.wake(row.id)
-    except Unavailable:
-        pass  # it died meanwhile
 
 
 def _disk(store: str, build: Build) -> Disk:

@@ -16,6 +16,7 @@ from perdure.stores.postgres.lease import Lease, Who
 from perdure.stores.postgres.link import Connection, Link
 from perdure.stores.postgres.parts import Parts
 from perdure.stores.postgres.reader import Reader
+from perdure.stores.postgres.statements import Statements
 from perdure.stores.postgres.watchdog import Watchdog
 from perdure.stores.postgres.writer import Writer
 
@@ -38,19 +39,10 @@ def assemble(
     """
     name = who[0]
     link = Link(address, f"{name} lease", clock, patience_s=max(0.5, address.lease_s / 2))
+    sql, claims = statements.load(), Claims()
     try:
         guarantee = _prepared(link)
-        sql = statements.load()
-        claims = Claims()
-
-        def check(connection: Connection) -> None:
-            values = {"node": name, "limit": _ALL}
-            claims.compare(connection.execute(sql.owned.encode(), values).fetchall())
-
-        newest = migrations.steps()[-1].version
-        lease = Lease(link, sql, Who(*who, newest), check)
-        lease.beat()
-        link.use(lambda connection: connection.execute(sql.sweep.encode()))
+        lease = _alive(link, sql, who, claims)
     except psycopg.Error as error:
         link.end()
         raise _not_opened(error, address) from None
@@ -70,16 +62,21 @@ def assemble(
         lease.start()
         watchdog = Watchdog([link, writing, *reading, ringing])
     writer = Writer(writing, sql, lease, faults, bell.ring if bell else _nothing)
-    return Parts(
-        address,
-        writer,
-        [Reader(each, sql) for each in reading],
-        lease,
-        claims,
-        bell,
-        watchdog,
-        guarantee,
-    )
+    looking = [Reader(each, sql) for each in reading]
+    return Parts(address, writer, looking, lease, claims, bell, watchdog, guarantee)
+
+
+def _alive(link: Link, sql: Statements, who: tuple[str, str, str], claims: Claims) -> Lease:
+    """Say that we live, and forget those who have been dead for long."""
+
+    def check(connection: Connection) -> None:
+        values = {"node": who[0], "limit": _ALL}
+        claims.compare(connection.execute(sql.owned.encode(), values).fetchall())
+
+    lease = Lease(link, sql, Who(*who, migrations.steps()[-1].version), check)
+    lease.beat()
+    link.use(lambda connection: connection.execute(sql.sweep.encode()))
+    return lease
 
 
 def _prepared(link: Link) -> str:
