@@ -25,6 +25,7 @@ def declare_stores(admin: typer.Typer) -> None:
         ("restore", restore),
         ("move", move),
         ("migrate", migrate),
+        ("gc", gc),
     ):
         admin.command(name, cls=Verb)(verb)
 
@@ -127,3 +128,19 @@ def migrate(
     from perdure.cli.admin_migrate import migrate as verb
 
     return verb(store, plan=plan, yes=yes, json=json)
+
+
+def gc(
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; say how much it would be.")
+    ] = False,
+    hours: Annotated[
+        float,
+        typer.Option("--grace", metavar="HOURS", help="Spare what is younger; at least 24."),
+    ] = 24.0,
+    json: Json = False,
+) -> int:
+    """Remove payloads and snapshots that nothing refers to any more."""
+    from perdure.cli.admin_gc import gc as verb
+
+    return verb(hours, dry=dry, json=json)

@@ -18,7 +18,7 @@ import secrets
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set as AbstractSet
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, NamedTuple, Self
@@ -161,6 +161,19 @@ class Packs:
             self._names.add(name)
             self._broken.pop(name, None)
             self._places.update(places)
+
+    def sweep(self, needed: AbstractSet[str], before_us: int, *, dry: bool) -> tuple[int, int]:
+        """Remove the files of whole packs that are not needed; return how many, and their bytes."""
+        count = total = 0
+        with self._lock:
+            for name in sorted(self._names - self._broken.keys() - needed):
+                info = (self._folder / name).stat()
+                if info.st_mtime_ns // 1000 < before_us:
+                    count, total = count + 1, total + info.st_size
+                    if not dry:
+                        (self._folder / name).unlink()
+                        self._names.discard(name)
+        return count, total
 
     def objects(self) -> Iterator[tuple[bytes, Place]]:
         """Yield every object of every whole pack, duplicates too."""

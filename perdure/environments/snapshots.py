@@ -8,7 +8,7 @@ Blocking: call from a thread.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -39,6 +39,17 @@ class Record(msgspec.Struct, frozen=True):
     tree: str
     shell: str
     exclude: tuple[str, ...]
+
+    def digests(self) -> list[str]:
+        """Return the objects that it names."""
+        return [self.tree, self.shell] if self.shell else [self.tree]
+
+
+class Swept(NamedTuple):
+    """What was (or would be) removed."""
+
+    packs: int
+    stored_bytes: int
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -210,6 +221,19 @@ class Snapshots:
         with self._packs.reader() as reader:
             return reader.read(digest, trees.blob_digest)
 
+    def sweep(self, live: AbstractSet[str], before_us: int, *, dry: bool) -> Swept:
+        """Remove the packs of which no snapshot in `live` needs anything, if they were written
+        before that moment. Only while nobody else uses them: who has read the index counts on it.
+
+        Raises `CorruptSnapshot` when a live snapshot is damaged; then nothing was removed.
+        """
+        needed: set[str] = set()
+        with self._packs.reader() as reader:
+            for name in live & set(self.ids()):
+                needed.add(self._packs.file(name))
+                needed |= self._walk(reader, self._record(reader, name))
+        return Swept(*self._packs.sweep(needed, before_us, dry=dry))
+
     def verify(self) -> list[str]:
         """Read everything; return a sentence for each thing that is damaged."""
         troubles = [f"{name}: {why}" for name, why in sorted(self._packs.broken.items())]
@@ -226,15 +250,20 @@ class Snapshots:
                     troubles.append(f"{name}: {error.message}")
         return troubles
 
-    def _walk(self, reader: Reader, record: Record) -> None:
-        """Reach every object of a snapshot; the contents are not read."""
-        load = loader(reader, {})
-        if record.shell:
-            self._packs.place(bytes.fromhex(record.shell))
+    def _walk(self, reader: Reader, record: Record) -> set[str]:
+        """Reach every object of a snapshot; return their packs. Contents are not read."""
+        packs = {self._packs.place(bytes.fromhex(each)).pack for each in record.digests()}
+
+        def load(digest: bytes) -> Tree:
+            packs.add(self._packs.place(digest).pack)
+            return read(digest)
+
+        read = loader(reader, {})
         for d in differences({}, load(bytes.fromhex(record.tree)), load):
             if d.then is not None and d.then.kind == trees.FILE:
                 for part in d.then.parts:
-                    self._packs.place(part)
+                    packs.add(self._packs.place(part).pack)
+        return packs
 
     def _record(self, reader: Reader, name: str) -> Record:
         damage = self._packs.damage(name)

@@ -9,6 +9,7 @@ import psycopg
 from perdure.core import codec
 from perdure.core.errors import PerdureError
 from perdure.core.journal import Record
+from perdure.ports.blobs import Shelved
 from perdure.ports.cluster import NodeRow
 from perdure.ports.store import Doc, ErrorRow, Letter, SessionRow
 from perdure.stores import refusals
@@ -175,6 +176,10 @@ class Reader:
         """Return what is kept under that digest."""
         rows = self._all(self.sql.get_blob, digest=digest)
         return bytes(rows[0][0]) if rows else None
+
+    def blobs(self, after: str, limit: int) -> list[Shelved]:
+        """Return what is kept behind a digest, without the data."""
+        return [Shelved(*row) for row in self._all(self.sql.read_blobs, after=after, limit=limit)]
 
 
 def _name(session: str) -> str:

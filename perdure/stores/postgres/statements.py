@@ -17,6 +17,7 @@ class Statements(NamedTuple):
     check: str
     claim: str
     delete_doc: str
+    delete_blob: str
     delete_errors: str
     delete_events: str
     delete_grave: str
@@ -50,6 +51,7 @@ class Statements(NamedTuple):
     put_blob: str
     put_doc: str
     put_error: str
+    read_blobs: str
     read_docs: str
     read_due: str
     read_errors: str

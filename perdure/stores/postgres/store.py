@@ -45,7 +45,7 @@ class PostgresStore:
     def __init__(
         self, parts: "Parts", offload: Offload, blobs: Blobs | None, poll_s: float
     ) -> None:
-        from perdure.stores.postgres.blobs import PutBlob, TableBlobs
+        from perdure.stores.postgres.blobs import DropBlob, PutBlob, TableBlobs
         from perdure.stores.postgres.reader import Read
 
         self._parts = parts
@@ -68,6 +68,8 @@ class PostgresStore:
         self._blobs = blobs or TableBlobs(
             lambda digest, data: self._write(lambda: PutBlob(digest, data)),
             lambda digest: self._read(lambda reader: reader.blob(digest)),
+            lambda after, limit: self._read(lambda reader: reader.blobs(after, limit)),
+            lambda digest, before_us: self._write(lambda: DropBlob(digest, before_us)),
         )
 
     @classmethod

@@ -79,7 +79,8 @@ CREATE TABLE docs (
 
 CREATE TABLE blobs (
     digest text COLLATE "C" NOT NULL PRIMARY KEY,
-    data bytea NOT NULL
+    data bytea NOT NULL,
+    put timestamptz NOT NULL DEFAULT clock_timestamp() -- what is old and named by nobody may go
 );
 
 CREATE TABLE nodes (
