@@ -32,10 +32,13 @@ class Suite(NamedTuple):
 
 CRON: Final = "x is no cron expression, and no time zone"
 NO_TIME: Final = "its expires_at is no RFC 3339 timestamp, which the types ask for"
-PERIODIC: Final = "it gives an automation an expression and run_at, and x is no expression"
+PERIODIC: Final = (
+    "it gives a periodic automation run_at, and its target both agent and agent_id, of which the "
+    "types want exactly one; x is no cron expression"
+)
 NO_ARCHIVE: Final = (
-    "its plugin's data is no base64, its skill's version neither a number nor latest; "
-    "the types ask for both"
+    "its plugin's data is no base64, its skill's version neither a number nor latest: "
+    "the types ask for both; and this server has neither a desktop nor uploaded skills"
 )
 
 OPENAI: Final = "openai-3.54.0"

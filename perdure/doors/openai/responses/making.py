@@ -40,6 +40,7 @@ Letters = list[tuple[Post, str]]
 _NOT_ECHOED: Final = frozenset((
     "input", "stream", "previous_response_id", "conversation", "model", "background", "store",
     "include", "stream_options", "background_options", "context_management", "type", "stream_id",
+    "image", "moderation",  # a response says what came of them, and nothing does here
 ))  # fmt: skip
 
 
