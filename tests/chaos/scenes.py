@@ -12,18 +12,25 @@ from perdure.testing.chaos.crew import Crew, Options
 from perdure.testing.chaos.ground import PostgresGround
 from perdure.testing.postgres import PostgresServer
 
-LEASE_S = 1.0
+LEASE_S = 1.5
+CALM_LEASE_S = 2.5  # where nothing is struck, a busy machine must not look like a death
 _PATIENCE_S = 30.0
 
 
 @contextlib.asynccontextmanager
 async def crew_on(
-    server: PostgresServer, home: Path, *, nodes: int = 2, variant: str = "", **plan: Any
+    server: PostgresServer,
+    home: Path,
+    *,
+    nodes: int = 2,
+    variant: str = "",
+    lease_s: float = LEASE_S,
+    **plan: Any,
 ) -> AsyncIterator[Crew]:
-    """Start nodes on a database of their own, with a lease of a second."""
+    """Start nodes on a database of their own."""
     name = f"chaos_{abs(hash(home))}"
-    ground = PostgresGround(server, name, LEASE_S)
-    options = Options(nodes=nodes, lease_s=LEASE_S, variant=variant)
+    ground = PostgresGround(server, name, lease_s)
+    options = Options(nodes=nodes, lease_s=lease_s, variant=variant)
     async with Crew(ground, home, options, **plan) as crew:
         yield crew
 

@@ -18,7 +18,7 @@ from perdure.testing.chaos.checker import Kind
 from perdure.testing.chaos.crew import Crew
 from perdure.testing.chaos.proxy import Link
 from perdure.testing.postgres import PostgresServer
-from tests.chaos.scenes import LEASE_S, Witness, crew_on, place_of
+from tests.chaos.scenes import CALM_LEASE_S, LEASE_S, Witness, crew_on, place_of
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -72,14 +72,16 @@ async def taken(store: Store, session: str) -> Claim:
 
 async def clocks_disagree(server: PostgresServer, home: Path, variant: str) -> set[str]:
     """Two nodes whose clocks are ten minutes apart; that of the owner is behind, and it is at a
-    call that takes three leases when the other one begins to look.
+    call that takes two leases when the other one begins to look.
     """
-    async with crew_on(server, home, nodes=2, variant=variant, follow=False) as crew:
+    async with crew_on(
+        server, home, nodes=2, variant=variant, lease_s=CALM_LEASE_S, follow=False
+    ) as crew:
         witness = Witness(home)
         behind, ahead = sorted(crew.field.nodes.values(), key=lambda node: node.plan.skew_s)
         assert ahead.plan.skew_s - behind.plan.skew_s == 600.0
         ahead.pause()
-        await crew.talk("s", f"book {3 * LEASE_S}")
+        await crew.talk("s", f"book {2 * CALM_LEASE_S}")
         await witness.until(lambda: witness.began("s", "book"))
         ahead.resume()
         return await kinds_of(crew)

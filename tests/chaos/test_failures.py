@@ -16,7 +16,7 @@ from perdure.testing.chaos.ground import CLIENT, PostgresGround
 from perdure.testing.chaos.proxy import Link, Rule
 from perdure.testing.chaos.strikes import COMMITS
 from perdure.testing.postgres import PostgresServer
-from tests.chaos.scenes import LEASE_S, Witness, crew_on, place_of
+from tests.chaos.scenes import CALM_LEASE_S, LEASE_S, Witness, crew_on, place_of
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -36,7 +36,7 @@ def runs(report: Report, tool: str) -> int:
 async def test_failure_13_three_nodes_want_one_session_and_one_gets_it(
     server: PostgresServer, tmp_path: Path
 ) -> None:
-    async with crew_on(server, tmp_path, nodes=3) as crew:
+    async with crew_on(server, tmp_path, nodes=3, lease_s=CALM_LEASE_S) as crew:
         witness = Witness(tmp_path)
         for number in range(4):
             await crew.talk(f"s{number}", "pay 0.2\npay 0.1")
@@ -66,11 +66,11 @@ async def test_failure_14_an_owner_that_stood_still_finds_itself_replaced(
 async def test_failure_15_a_call_ten_times_longer_than_the_lease_is_run_once(
     server: PostgresServer, tmp_path: Path
 ) -> None:
-    async with crew_on(server, tmp_path) as crew:
+    async with crew_on(server, tmp_path, lease_s=CALM_LEASE_S) as crew:
         witness = Witness(tmp_path)
-        await crew.talk("s1", f"book {10 * LEASE_S}; grind {5 * LEASE_S}")
-        await crew.talk("s2", f"hog {4 * LEASE_S}\nhog 0.1")  # no coroutine runs for so long
-        await witness.until(lambda: crew.users.turns == 2, 40 * LEASE_S)
+        await crew.talk("s1", f"book {10 * CALM_LEASE_S}; grind {5 * CALM_LEASE_S}")
+        await crew.talk("s2", f"hog {3 * CALM_LEASE_S}\nhog 0.1")  # no coroutine runs for so long
+        await witness.until(lambda: crew.users.turns == 2, 40 * CALM_LEASE_S)
         report = await at_rest(crew)
         assert report.takeovers == 0
         assert (runs(report, "book"), runs(report, "grind"), runs(report, "hog")) == (1, 1, 2)
@@ -102,7 +102,7 @@ def gives_its_word(link: Link) -> bool:
 async def test_failure_22_a_follower_elsewhere_sees_each_event_once(
     server: PostgresServer, tmp_path: Path
 ) -> None:
-    async with crew_on(server, tmp_path, nodes=3) as crew:
+    async with crew_on(server, tmp_path, nodes=3, lease_s=CALM_LEASE_S) as crew:
         witness = Witness(tmp_path)
         for number in range(6):
             await crew.talk(f"s{number}", "look 0.01; look 0.02\nbook 0.01\npay 0.01")
@@ -116,7 +116,7 @@ async def test_failure_22_a_follower_elsewhere_sees_each_event_once(
 async def test_failure_25_a_fire_time_of_three_nodes_runs_once(
     server: PostgresServer, tmp_path: Path
 ) -> None:
-    async with crew_on(server, tmp_path, nodes=3, schedules=True) as crew:
+    async with crew_on(server, tmp_path, nodes=3, lease_s=CALM_LEASE_S, schedules=True) as crew:
         witness = Witness(tmp_path)
         skews = {node.plan.skew_s for node in crew.field.nodes.values()}
         assert len(skews) == 3, "their clocks disagree"

@@ -8,6 +8,7 @@ until its standard input ends, which is when the process that started it is gone
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import sys
 import threading
@@ -34,7 +35,7 @@ _CATCH_UP_S: Final = 30.0
 
 class Plan(msgspec.Struct, frozen=True):
     """What a node is told. `skew_s`: how wrong its clock is. `follow`: whether it follows all
-    sessions. `schedules`: whether it fires what is due. `variant`: a store that is wrong on purpose.
+    sessions. `schedules`: whether it fires them. `variant`: a store that is wrong on purpose.
     """
 
     name: str
@@ -168,6 +169,7 @@ def _listen(finish: asyncio.Event) -> None:
 
 def main() -> None:
     """Be a node."""
+    faulthandler.enable()
     asyncio.run(live(msgspec.json.decode(sys.argv[1], type=Plan)))
 
 
