@@ -1,12 +1,18 @@
 """Which database is meant: the address that a user writes, taken apart."""
 
+import re
 from typing import Final, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 from perdure.core.errors import InvalidRequest, Unavailable
 
 SCHEMES: Final = ("postgresql", "postgres")
 _LEASE_S: Final = 5.0
+_LONGEST: Final = 55  # with "perdure_" before it, it is a channel's name, too: 63 bytes at most
+_HOSTS: Final = re.compile(
+    r"(?:(?:\[[^][@]*\]|[^][:@,]*)(?::\d*)?)(?:,(?:\[[^][@]*\]|[^][:@,]*)(?::\d*)?)*"
+)
+_SECRET: Final = re.compile(r"password|secret|scram")
 _OURS: Final = ("schema", "lease_s", "outage_s", "patience_s", "unsafe")
 
 
@@ -35,14 +41,16 @@ def is_postgres(url: str) -> bool:
 
 def parse(url: str) -> Address:
     """Take an address apart. Raises `InvalidRequest` (E-STORE-URL); never shows a password."""
-    parts = urlsplit(url)
-    given = parse_qsl(parts.query, keep_blank_values=True)
+    parts = _split(url)
+    given = [_parameter(each) for each in parts.query.split("&") if each]
     ours = {name: value for name, value in given if name in _OURS}
     rest = [(name, value) for name, value in given if name not in _OURS]
     schema = ours.get("schema", "perdure")
-    if not schema.isidentifier() or not schema.isascii() or schema != schema.lower():
-        raise _unfit(f"{schema!r} is no name for a schema: small letters, digits and _")
-    libpq = _joined(parts.netloc, parts.path, urlencode(rest))
+    plain = schema.isidentifier() and schema.isascii() and schema == schema.lower()
+    if not plain or len(schema) > _LONGEST:
+        what = f"small letters, digits and _, {_LONGEST} at most"
+        raise _unfit(f"{schema!r} is no name for a schema: {what}")
+    libpq = _joined(parts.netloc, parts.path, urlencode(rest, quote_via=quote))
     return Address(
         libpq,
         _shown(parts.netloc, parts.path, [*rest, *ours.items()]),
@@ -54,11 +62,36 @@ def parse(url: str) -> Address:
     )
 
 
+def _split(url: str) -> SplitResult:
+    """Take it apart, if nothing of what could be a password lies where it would be shown."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whose words quote it
+        parts = None
+    if (
+        parts is None
+        or parts.fragment
+        or "@" in parts.path
+        or not _HOSTS.fullmatch(parts.netloc.rpartition("@")[2])
+        or any("@" in each.partition("=")[0] for each in parts.query.split("&"))
+    ):
+        raise _unfit(
+            "a special character in a user's name or password is written as % and two digits"
+            " (# is %23, / is %2F, ? is %3F, @ is %40)"
+        )
+    return parts
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")  # as libpq reads it: a + is a +
+    return unquote(name), unquote(value)
+
+
 def _shown(host: str, path: str, parameters: list[tuple[str, str]]) -> str:
     user, at, place = host.rpartition("@")
-    kept = [(name, value) for name, value in parameters if "password" not in name]
+    kept = [(name, value) for name, value in parameters if not _SECRET.search(name)]
     name = user.partition(":")[0]
-    return _joined(f"{name}{at}{place}", path, urlencode(kept, safe="/"))
+    return _joined(f"{name}{at}{place}", path, urlencode(kept, safe="/", quote_via=quote))
 
 
 def _joined(host: str, path: str, query: str) -> str:
