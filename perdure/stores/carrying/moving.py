@@ -45,8 +45,7 @@ async def move(
     """
     await _check_alone(source, "source")
     await _prepare(target, name)
-    while await source.changed(0):
-        pass
+    await source.changed(0)  # what was before is no news
     for _ in range(_ROUNDS):
         reading, writing = Reading(source), Writing(target)
         await _carry(reading.entries(), writing, told)
@@ -71,10 +70,14 @@ async def restore(
 
 
 async def _carry(entries: AsyncIterable[Entry], writing: Writing, told: Told | None) -> None:
-    async for entry in entries:
-        await writing.take(entry)
-        if told is not None:
-            told(writing.summary)
+    try:
+        async for entry in entries:
+            await writing.take(entry)
+            if told is not None:
+                told(writing.summary)
+        await writing.settle()
+    finally:
+        await writing.abandon()
 
 
 async def _finished(target: CarriableStore, writing: Writing, name: str) -> Outcome:

@@ -4,8 +4,10 @@ What is there already and is the same is left as it is. A session's row and erro
 transaction with its last events: one that has a row is whole.
 """
 
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from perdure.core.errors import Conflict, CorruptJournal
 from perdure.core.journal import GENESIS, Record, check
@@ -27,6 +29,12 @@ from perdure.stores.carrying.entries import (
 from perdure.stores.carrying.reading import CarriableStore
 
 _PAGE: Final = 500
+_AT_ONCE: Final = 32  # sessions that are written at the same time
+_AHEAD: Final = 2  # pages of events that wait for one of them
+_READERS: Final = 8
+
+
+_Parts: TypeAlias = asyncio.Queue[Events | Ends]
 
 
 class _Taken(NamedTuple):
@@ -39,38 +47,105 @@ class _Taken(NamedTuple):
 
 
 class Writing:
-    """Writes one stream into a store; afterwards `verify` reads what is there."""
+    """Writes one stream into a store; afterwards `verify` reads what is there.
+
+    Many sessions are written at once, so that they share commits; a fork waits for its origin. Call
+    `settle` when the stream has ended, and `abandon` when it has not.
+    """
 
     def __init__(self, store: CarriableStore) -> None:
         self._store = store
-        self._now: _Session | None = None
+        self._now: _Parts | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._error: BaseException | None = None
         self._taken: dict[str, _Taken] = {}
         self.written = 0  # events that were not there before
         self.summary = Summary()
 
     async def take(self, entry: Entry) -> None:
-        """Write an entry. Raises `CorruptJournal` for what is not what it says it is."""
+        """Write an entry, or begin to. Raises `CorruptJournal` for what is not what it says it is,
+        perhaps of an entry that was taken before.
+        """
+        self._check()
         self.summary.count(entry)
         match entry:
             case Document():
-                await self._store.keep_doc(doc_of(entry))
+                await self._begin(f"\0{self.summary.documents}", self._document(entry))
             case Blob(digest=digest, data=data):
-                await self._blob(digest, data)
+                await self._blob(digest, data)  # it must be there before the event that names it
             case Begins():
-                self._now = await _begun(self._store, entry)
-            case Events(records=records) if self._now is not None:
-                self.written += await self._now.events(records)
-            case Ends(dropped=True) if self._now is not None:
-                await self._store.delete_session(self._now.entry.session)
-                self._taken.pop(self._now.entry.session, None)
-                self._now = None
-            case Ends() if self._now is not None:
-                self.written += await self._now.end()
-                begun = self._now.entry
-                self._taken[begun.session] = _Taken(begun.at, begun.base, begun.seq, begun.hash)
-                self._now = None
+                parts: _Parts = asyncio.Queue(_AHEAD)
+                before = [self._tasks.get(entry.of), self._tasks.get(entry.session)]
+                await self._begin(entry.session, self._session(entry, parts, before))
+                self._now = parts
+            case Events() | Ends() if self._now is not None:
+                await self._now.put(entry)
+                if isinstance(entry, Ends):
+                    self._now = None
             case _:
                 raise CorruptJournal("E-BACKUP-CORRUPT", "Events came without a session.")
+
+    async def settle(self) -> None:
+        """Wait until all that was taken is written. Raises what was wrong with it."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+        self._check()
+
+    async def abandon(self) -> None:
+        """Let go of what is being written."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    async def _begin(self, name: str, work: Coroutine[None, None, None]) -> None:
+        while len(self._tasks) >= _AT_ONCE:
+            await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # those that are done leave the table
+        task = asyncio.ensure_future(work)
+        self._tasks[name] = task
+        task.add_done_callback(lambda done: self._end(name, done))
+
+    def _end(self, name: str, done: asyncio.Task[None]) -> None:
+        if self._tasks.get(name) is done:
+            del self._tasks[name]
+        if not done.cancelled() and done.exception() is not None:
+            self._error = self._error or done.exception()
+
+    async def _document(self, entry: Document) -> None:
+        await self._store.keep_doc(doc_of(entry))
+
+    async def _session(
+        self, entry: Begins, parts: "_Parts", before: Sequence[asyncio.Task[None] | None]
+    ) -> None:
+        try:
+            await self._written(entry, parts, before)
+        except BaseException as error:
+            self._error = self._error or error
+            while not parts.empty():  # whoever brings more must not wait: the next one is refused
+                parts.get_nowait()
+            raise
+
+    async def _written(
+        self, entry: Begins, parts: "_Parts", before: Sequence[asyncio.Task[None] | None]
+    ) -> None:
+        if earlier := [task for task in before if task is not None]:
+            await asyncio.wait(earlier)
+            self._check()
+        now = await _begun(self._store, entry)
+        while isinstance(part := await parts.get(), Events):
+            count = await now.events(part.records)
+            self.written += count
+        if part.dropped:
+            await self._store.delete_session(entry.session)
+            return
+        count = await now.end()
+        self.written += count
+        self._taken[entry.session] = _Taken(entry.at, entry.base, entry.seq, entry.hash)
 
     async def forget_others(self, sessions: set[str]) -> None:
         """Delete the sessions that are not among these: an earlier attempt left them."""
@@ -83,15 +158,21 @@ class Writing:
         """Read every session again and check its chain up to the end that it must have; return how
         many events that were. Raises `CorruptJournal`.
         """
+        left = iter(list(self._taken.items()))
+        counts = await asyncio.gather(*(self._verified(left) for _ in range(_READERS)))
+        return sum(counts)
+
+    async def _verified(self, left: Iterator[tuple[str, _Taken]]) -> int:
+        """Check sessions until none is left."""
         count = 0
-        for session, taken in self._taken.items():
+        for session, taken in left:
             # What lies before `at` is another session's, which is checked as that.
             at, end = taken.at, taken.base if taken.at else GENESIS
             if at:
                 before = await self._store.read(session, at - 1, 1)
                 if not before or before[0].hash != end:
                     raise _differs(session, at)
-            while page := await self._store.read(session, at, _PAGE):
+            while at < taken.seq and (page := await self._store.read(session, at, _PAGE)):
                 for record in page:
                     check(record, end, at + 1)
                     at, end = record.seq, record.hash
