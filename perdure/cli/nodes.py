@@ -115,8 +115,9 @@ async def _drain(screen: Screen, place: Opened, typed: str) -> int:
 async def _nodes(place: Opened) -> list[NodeRow] | None:
     """Return the nodes but this command; None where the store has none."""
     if place.project.remote:
-        found = await (await engine_of(place.runtime)).nodes()
-        return [msgspec.convert(msgspec.to_builtins(each), NodeRow) for each in found if each.name]
+        found = [each for each in await (await engine_of(place.runtime)).nodes() if each.name]
+        rows = [msgspec.convert(msgspec.to_builtins(each), NodeRow) for each in found]
+        return rows or None  # a server whose store knows no nodes has no name itself
     cluster = await _cluster(place)
     if cluster is None:
         return None

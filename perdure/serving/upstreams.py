@@ -57,6 +57,7 @@ class Upstreams:
         self._running: dict[tuple[str, str], tuple[asyncio.Task[None], asyncio.Event]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._client: httpx2.AsyncClient | None = None
+        self._closed = False
 
     @property
     def open(self) -> int:
@@ -68,7 +69,7 @@ class Upstreams:
 
         def listened(session: str, there: bool) -> None:
             key = (project, session)
-            if there and key not in self._running:
+            if there and key not in self._running and not self._closed:
                 moved = asyncio.Event()
                 upstream = _Upstream(self, engine, project, session, moved)
                 task = asyncio.create_task(upstream.run(), name=f"upstream {session}")
@@ -87,7 +88,8 @@ class Upstreams:
         engine.hub.moved = moved
 
     async def close(self) -> None:
-        """Let all of them go."""
+        """Let all of them go, for good."""
+        self._closed = True
         tasks = [*(task for task, _ in self._running.values()), *self._ending]
         self._running.clear()
         for task in tasks:

@@ -3,6 +3,8 @@ dies is only a pause.
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from msgspec.structs import replace
 
 from perdure import Agent, tool
 from perdure.doors.settings import ServerSettings
@@ -194,43 +197,105 @@ async def test_the_secret_is_made_once(place: Place) -> None:
 QUICK = ServerSettings(
     models={"*": "test:*"}, default_model="talk", private_hosts=("127.0.0.1",), takeover_s=0.2
 )
+TAKES_NOTHING = replace(QUICK, takeover_s=0.0)  # but what is there when it begins
+PLAY = Script((Reply(text=WORDS), Reply(text="On.")), delay_s=0.02, chunk_chars=4)
+
+
+@asynccontextmanager
+async def three(place: Place) -> AsyncIterator[tuple[Home, Home, Home]]:
+    """Run three server processes on one store; the second one takes nothing over."""
+    async with home(place.path, {"talk": PLAY}, QUICK, place.url) as one:
+        others = [
+            Home(one.path, one.scripts, settings, one.store, keys=one.keys)
+            for settings in (TAKES_NOTHING, QUICK)
+        ]
+        try:
+            await asyncio.gather(*(each.start() for each in (one, *others)))
+            yield one, others[0], others[1]
+        finally:
+            for each in others:
+                await each.end()
+
+
+def http_of(node: Home) -> httpx2.AsyncClient:
+    headers = {"authorization": f"Bearer {node.keys['default']}"}
+    url = f"http://127.0.0.1:{node.port}/api"
+    return httpx2.AsyncClient(base_url=url, headers=headers, timeout=30)
+
+
+@dataclass
+class Seen:
+    """What a client of another node saw of a session whose node was lost on the way."""
+
+    frames: list[Any]
+
+    @property
+    def types(self) -> list[str]:
+        return [each[1] for each in self.frames]
+
+    @property
+    def before(self) -> str:
+        """What was said before another node took the session over."""
+        return self._said(self.frames[: self.types.index("session.recovered")])
+
+    @property
+    def after(self) -> str:
+        return self._said(self.frames[self.types.index("session.recovered") :])
+
+    @staticmethod
+    def _said(frames: list[Any]) -> str:
+        return "".join(each[2]["text"] for each in frames if each[1] == "live")
+
+    def check(self) -> None:
+        numbers = durable(self.frames)
+        assert numbers == list(range(1, len(numbers) + 1)), "each once, in order"
+        assert self.types.count("session.recovered") == 1
+        assert self.frames[-1][2]["payload"]["status"] == "completed"
+        assert self.before and self.before in WORDS, "it streamed at the node that was lost"
+        assert self.after and self.after in WORDS, "and then at the one that took over"
+
+
+async def lost(one: Home, there: httpx2.AsyncClient, how: signal.Signals) -> Seen:
+    """Have a session run at a node, follow it at another one, and stop the first in the midst."""
+    frames: list[Any] = []
+    async with http_of(one) as here:
+        body = {"agent": "talker", "id": "s1", "message": "Hi"}
+        await ask(here, "POST", "/sessions", 201, json=body)
+    assert one.process is not None and one.process.pid is not None
+    async for each in follow(there, "/sessions/s1/events"):
+        if each[1] == "live" and "live" not in (kind for _, kind, _ in frames):
+            os.kill(one.process.pid, how)
+        frames.append(each)
+        if each[1] == "turn.ended":
+            return Seen(frames)
+    raise AssertionError("the stream ended")
 
 
 async def test_a_killed_node_is_a_pause_for_those_who_follow_at_another(place: Place) -> None:
-    play = Script((Reply(text=WORDS), Reply(text="On.")), delay_s=0.02, chunk_chars=4)
-    async with home(place.path, {"talk": play}, QUICK, place.url) as one:
-        other = Home(one.path, one.scripts, QUICK, one.store, keys=one.keys)
-        try:
-            await one.start()
-            await other.start()
-            headers = {"authorization": f"Bearer {one.keys['default']}"}
-            urls = [f"http://127.0.0.1:{each.port}/api" for each in (one, other)]
-            async with (
-                httpx2.AsyncClient(base_url=urls[0], headers=headers, timeout=30) as here,
-                httpx2.AsyncClient(base_url=urls[1], headers=headers, timeout=30) as there,
-            ):
-                body = {"agent": "talker", "id": "s1", "message": "Hi"}
-                await ask(here, "POST", "/sessions", 201, json=body)
-                frames = await _until_killed(there, "s1", one)
-        finally:
-            await other.end()
-    numbers = durable(frames)
-    assert numbers == list(range(1, len(numbers) + 1)), "each once, in order"
-    types = [each[1] for each in frames]
-    taken = types.index("session.recovered")
-    assert "live" in types[:taken], "it streamed at the node that died"
-    assert frames[-1][2]["payload"]["status"] == "completed"
-    again = "".join(each[2]["text"] for each in frames[taken:] if each[1] == "live")
-    assert again and again in WORDS, "and then at the one that took over"
+    async with three(place) as (one, other, third), http_of(other) as there:
+        seen = await lost(one, there, signal.SIGKILL)
+        seen.check()
+        assert not one.process or not one.process.is_alive()
+        async with http_of(third) as last:
+            nodes = {node["pid"]: node for node in await _nodes(last)}
+        assert third.process is not None
+        assert nodes[third.process.pid]["driven"] == ["s1"], "the one that takes over has it"
 
 
-async def _until_killed(there: httpx2.AsyncClient, name: str, one: Home) -> list[Any]:
-    """Follow a session to its end; kill the node that works on it when it has said something."""
-    frames: list[Any] = []
-    async for each in follow(there, f"/sessions/{name}/events"):
-        frames.append(each)
-        if each[1] == "live" and one.alive:
-            await one.kill()
-        if each[1] == "turn.ended":
-            break
-    return frames
+async def _nodes(http: httpx2.AsyncClient) -> list[Any]:
+    return list((await ask(http, "GET", "/nodes"))["nodes"])
+
+
+@pytest.mark.parametrize("place", [pytest.param("postgres", marks=pytest.mark.postgres)],
+                         indirect=True)  # fmt: skip
+async def test_a_node_that_was_frozen_says_nothing_any_more(place: Place) -> None:
+    async with three(place) as (one, other, _), http_of(other) as there:
+        seen = await lost(one, there, signal.SIGSTOP)
+        seen.check()
+        assert one.process is not None and one.process.pid is not None
+        os.kill(one.process.pid, signal.SIGCONT)
+        async with http_of(one) as back:
+            while any(node["driven"] for node in await _nodes(back) if node["here"]):
+                pass
+            page = await ask(back, "GET", "/sessions/s1/events?limit=1000")
+        assert [event["seq"] for event in page["events"]] == durable(seen.frames)
