@@ -1,20 +1,20 @@
 """A store's content goes into another store whole, or it is said what is wrong."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from perdure.core.errors import Conflict, CorruptJournal, Unavailable
 from perdure.core.events import NoteRecorded
-from perdure.ports.carrying import Posted
 from perdure.stores.carrying.entries import Summary
 from perdure.stores.carrying.moving import move
 from perdure.stores.carrying.reading import CarriableStore, Reading
 from perdure.stores.carrying.writing import Writing
 from perdure.stores.memory import MemoryDisk, MemoryStore
 from perdure.stores.sqlite import SqliteStore
+from perdure.testing.broken_carrying import ForgetsTakenKeys
 from perdure.testing.store_harness import refused
 from tests.contract.furnished import NAMES, SHOP, content, faults, furnish, stretches
 from tests.contract.journals import diary, record
@@ -234,13 +234,6 @@ async def test_a_damaged_session_is_named(ground: Ground) -> None:
     error = await refused(CorruptJournal, move(source, target, "here"))
     assert error.code == "E-JOURNAL-HASH"
     assert "ses_long: Event 41" in error.message
-
-
-class ForgetsTakenKeys(MemoryStore):
-    """Takes letters in, but not those that were taken."""
-
-    async def keep_letters(self, session: str, letters: Sequence[Posted]) -> None:
-        await super().keep_letters(session, [each for each in letters if each.body is not None])
 
 
 class SwapsBytes(MemoryStore):
