@@ -96,6 +96,13 @@ def test_a_kill_in_the_middle_and_then_again(
     ):
         assert main(["admin", *verb]) == 0
     assert asyncio.run(read_all(tmp_path / "back.db")) == before
+    monkeypatch.setenv("PERDURE_STORE", target)
+    for words in (["purge", "ses_long", "ses_fork", "--yes"], ["retain"], ["projects", "ls"]):
+        status = main(["admin", *words])
+        assert status == (2 if words == ["retain"] else 0)
+    left = asyncio.run(all_of(target))
+    assert left["ses_deep"] == before["ses_deep"], "a fork keeps its past"
+    assert "ses_long" not in left and "ses_fork" not in left
 
 
 def test_the_plan_of_a_database_is_shown_before_anything_is_made(
