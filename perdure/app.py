@@ -341,8 +341,9 @@ class Work:
         from perdure.environments.roots import OwnRoot
 
         self._options = options
-        self._own = OwnRoot(options.work_root or root) if is_postgres(url) else None
-        self.root = self._own.path if self._own else options.work_root or root
+        self.whole = options.work_root or root  # with the directories of other processes
+        self._own = OwnRoot(self.whole) if is_postgres(url) else None
+        self.root = self._own.path if self._own else self.whole
         self._shared = bool(options.blobs) or is_postgres(url)
 
     def depot(self, store: Store) -> "Depot | None":

@@ -8,7 +8,7 @@ from perdure.cli.desk import Desk, at_desk
 from perdure.cli.screen import Screen
 from perdure.cli.text import plural
 from perdure.environments.snapshots import Snapshots, Swept
-from perdure.serving.collecting import GRACE_S, Collector
+from perdure.serving.collecting import Collected, Collector
 from perdure.stores.carrying.reading import carriable
 
 
@@ -18,16 +18,15 @@ def gc(hours: float, *, dry: bool, json: bool) -> int:
     async def use(desk: Desk) -> int:
         screen = Screen(json=json)
         store = carriable(desk.stores.base)
-        grace_s = hours * 3600 if hours else GRACE_S
+        grace_s = hours * 3600
         found = await Collector(store, desk.clock, grace_s=grace_s).run(dry=dry)
         before_us = desk.clock.now_us() - int(grace_s * 1_000_000)
         others = await store.neighbours()
         swept = Swept(0, 0)
-        if not others:
-            for place in _places(desk.work):
-                snapshots = await asyncio.to_thread(Snapshots, place)
-                here = await asyncio.to_thread(snapshots.sweep, found.live, before_us, dry=dry)
-                swept = Swept(swept.packs + here.packs, swept.stored_bytes + here.stored_bytes)
+        for place in _places(desk.work) if not others else ():
+            snapshots = await asyncio.to_thread(Snapshots, place)
+            here = await asyncio.to_thread(snapshots.sweep, found.live, before_us, dry=dry)
+            swept = Swept(swept.packs + here.packs, swept.stored_bytes + here.stored_bytes)
         if json:
             screen.line(
                 plain_json.dumps({
@@ -36,24 +35,26 @@ def gc(hours: float, *, dry: bool, json: bool) -> int:
                     "pack_bytes": swept.stored_bytes, "dry_run": dry, "busy": others,
                 })
             )  # fmt: skip
-            return 0
-        done = "Would remove" if dry else "Removed"
-        what = (
-            f"{plural(found.blobs, 'blob')}, {_size(found.stored_bytes)}",
-            plural(found.snapshots, "shared snapshot"),
-            f"{plural(swept.packs, 'pack')} here, {_size(swept.stored_bytes)}",
-        )
-        screen.line(f"{done} {'; '.join(what)}.")
-        read = f"{plural(found.seen_sessions, 'session')}, {plural(found.seen_blobs, 'blob')}"
-        spared = f"What is younger than {grace_s / 3600:g} hours was spared."
-        screen.line(screen.dim(f"  Read: {read}. {spared}"))
-        if others:
-            screen.line(screen.dim(
-                "  Snapshots on this machine were left alone: other processes have the store open."
-            ))  # fmt: skip
+        else:
+            _print(screen, found, swept, dry=dry, hours=hours)
+            if others:
+                left = "Snapshots on this machine were left alone: others have the store open."
+                screen.line(screen.dim(f"  {left}"))
         return 0
 
     return at_desk(use)
+
+
+def _print(screen: Screen, found: Collected, swept: Swept, *, dry: bool, hours: float) -> None:
+    what = (
+        f"{plural(found.blobs, 'blob')}, {_size(found.stored_bytes)}",
+        plural(found.snapshots, "shared snapshot"),
+        f"{plural(swept.packs, 'pack')} here, {_size(swept.stored_bytes)}",
+    )
+    screen.line(f"{'Would remove' if dry else 'Removed'} {'; '.join(what)}.")
+    read = f"{plural(found.seen_sessions, 'session')}, {plural(found.seen_blobs, 'blob')}"
+    spared = f"What is younger than {hours:g} hours was spared."
+    screen.line(screen.dim(f"  Read: {read}. {spared}"))
 
 
 def _places(work: Path) -> list[Path]:

@@ -11,7 +11,8 @@ from perdure.cli.places import Places
 from perdure.config import Project, load_project
 from perdure.core.errors import InvalidRequest, NotFound
 from perdure.doors.principals import Keys
-from perdure.environments.homes import discard, session_folder
+from perdure.environments.homes import discard
+from perdure.environments.roots import homes_of
 from perdure.stores.carrying.reading import CarriableStore, carriable
 from perdure.stores.projects import DEFAULT, ProjectStores
 from perdure.stores.system import RandomIds, SystemClock
@@ -31,9 +32,8 @@ class Desk:
 
     def forget(self, session: str, project: str) -> None:
         """Remove what lies beside the store of a session that is gone: workspace, logs."""
-        work = self.work if project == DEFAULT else self.work / "projects" / project
-        folder = session_folder(work, session)
-        if folder.is_dir():
+        below = "" if project == DEFAULT else f"projects/{project}"
+        for folder in homes_of(self.work, below, session):
             discard(folder)
         if project == DEFAULT:
             Places(self.project).forget(session)

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from perdure.environments.homes import session_folder
+
 
 class OwnRoot:
     """The first directory `node-N` below `root` that no living process has; ours until `close`."""
@@ -43,3 +45,11 @@ class OwnRoot:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self.close()
+
+
+def homes_of(root: Path, below: str, session: str) -> list[Path]:
+    """Return every directory of a session on this machine: below the root itself, and below those
+    of all processes.
+    """
+    folders = (session_folder(place / below, session) for place in (root, *root.glob("node-*")))
+    return [folder for folder in folders if folder.is_dir()]

@@ -30,7 +30,8 @@ from perdure.engine.kit import Kit
 from perdure.engine.retention import RetentionSettings
 from perdure.engine.runtime import Engine
 from perdure.environments.egress.gate import Egress
-from perdure.environments.homes import discard, session_folder
+from perdure.environments.homes import discard
+from perdure.environments.roots import homes_of
 from perdure.ports.model import Models
 from perdure.ports.sandbox import Change
 from perdure.ports.store import Store
@@ -221,8 +222,7 @@ class Server:
 
     def _forget(self, session: str, project: str) -> None:
         """Remove the workspace of a session that is gone. Blocks."""
-        folder = session_folder(self._work.root / self._below(project), session)
-        if folder.is_dir():
+        for folder in homes_of(self._work.whole, self._below(project), session):
             discard(folder)
 
     async def changes(self, project: str, first: str, last: str) -> Sequence[Change]:

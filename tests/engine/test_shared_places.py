@@ -13,7 +13,7 @@ from perdure.config import load_project
 from perdure.core.agent import EnvironmentSpec
 from perdure.core.errors import InvalidRequest
 from perdure.engine.agent import Agent
-from perdure.environments.roots import OwnRoot
+from perdure.environments.roots import OwnRoot, homes_of
 from perdure.models.scripted import Script, Scripted
 from perdure.ports.model import Model
 from tests.contract.postgres import database, postgres
@@ -107,6 +107,14 @@ def test_each_process_has_a_directory_of_its_own(tmp_path: Path) -> None:
         one.close()
         with OwnRoot(tmp_path) as three:
             assert three.path == one.path
+
+
+def test_a_purge_finds_what_every_process_of_this_machine_has(tmp_path: Path) -> None:
+    places = [tmp_path / "sessions/s", *(tmp_path / f"node-{n}/sessions/s" for n in (1, 2))]
+    for place in (*places, tmp_path / "node-1/sessions/other"):
+        place.mkdir(parents=True)
+    assert sorted(homes_of(tmp_path, "", "s")) == sorted(places)
+    assert homes_of(tmp_path, "projects/p", "s") == []
 
 
 def test_the_setting_comes_from_the_file_or_the_environment(tmp_path: Path) -> None:
