@@ -123,13 +123,7 @@ def read_hosting(given: Mapping[str, Any], base: Hosting | None = None) -> tuple
         raise Wording(400, "A desktop is not available on this server.", param="desktop")
     access, allowed, blocked = _network(given.get("network"), base)
     files, contents = _files(given.get("files"), base)
-    capabilities = list(base.capabilities)
-    for kind in KINDS:
-        if given.get(f"{kind}s") is not None:
-            capabilities = [each for each in capabilities if each.kind != kind]
-            for each, archive in read_capabilities(given[f"{kind}s"], kind):
-                capabilities.append(each)
-                contents[each.folder] = archive
+    capabilities, archives = _capabilities(given, base)
     python, npm, system = _packages(given.get("packages"), base)
     found = Hosting(
         container_size=_size(given.get("container_size"), base),
@@ -141,7 +135,7 @@ def read_hosting(given: Mapping[str, Any], base: Hosting | None = None) -> tuple
         python=python,
         npm=npm,
         system=system,
-        capabilities=tuple(capabilities),
+        capabilities=capabilities,
         setup_commands=_commands(given.get("setup_commands"), base),
         capability_directories=_strings(
             given.get("capability_directories"), "capability_directories"
@@ -152,7 +146,7 @@ def read_hosting(given: Mapping[str, Any], base: Hosting | None = None) -> tuple
         if packages and found.access == "disabled":
             said = "Packages come over the network: give network.access enabled or restricted."
             raise Wording(400, said, param=f"packages.{name}")
-    return found, contents
+    return found, contents | archives
 
 
 def relative(path: object, param: str = "path") -> str:
@@ -212,6 +206,18 @@ def _files(given: object, base: Hosting) -> tuple[tuple[GivenFile, ...], Json]:
         if content is not None:
             contents[file.path] = content
     return tuple(found.values()), contents
+
+
+def _capabilities(given: Mapping[str, Any], base: Hosting) -> tuple[tuple[Capability, ...], Json]:
+    found, archives = list(base.capabilities), dict[str, Any]()
+    for kind in KINDS:
+        if given.get(f"{kind}s") is None:
+            continue
+        found = [each for each in found if each.kind != kind]
+        for each, archive in read_capabilities(given[f"{kind}s"], kind):
+            found.append(each)
+            archives[each.folder] = archive
+    return tuple(found), archives
 
 
 def _size(given: object, base: Hosting) -> Size:

@@ -45,15 +45,7 @@ async def define(
     Raises `Wording` (400), `InvalidRequest` (E-MODEL-NAME), `Unavailable`.
     """
     maker = services.tools(project)
-    tools: list[ToolSpec] = []
-    served: dict[str, tuple[str, str]] = {}
-    for number, tool in enumerate(settings["tools"]):
-        credential = await _credential(services, project, tool, vault_ids)
-        found = await _tools(tool, maker, f"tools[{number}]", credential)
-        tools += found
-        if tool["type"] == "mcp":
-            label = tool["server_label"]
-            served |= {spec.name: (label, maker.served_as(spec)) for spec in found}
+    tools, served = await _declared(services, project, settings["tools"], vault_ids)
     if where.kind != "none":
         tools += maker.workspace(where)
     spec = AgentSpec(
@@ -73,6 +65,23 @@ async def define(
         spec = replace(spec, tools=(*spec.tools, below))
     _each_once(spec)
     return Defined(spec, served)
+
+
+async def _declared(
+    services: Services, project: str, declared: list[Json], vault_ids: tuple[str, ...]
+) -> tuple[list[ToolSpec], dict[str, tuple[str, str]]]:
+    """Return the tools that a client declared, and what it calls those of servers."""
+    maker = services.tools(project)
+    tools: list[ToolSpec] = []
+    served: dict[str, tuple[str, str]] = {}
+    for number, tool in enumerate(declared):
+        credential = await _credential(services, project, tool, vault_ids)
+        found = await _tools(tool, maker, f"tools[{number}]", credential)
+        tools += found
+        if tool["type"] == "mcp":
+            label = tool["server_label"]
+            served |= {spec.name: (label, maker.served_as(spec)) for spec in found}
+    return tools, served
 
 
 def _below(spec: AgentSpec) -> AgentSpec:
