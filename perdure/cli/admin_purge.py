@@ -17,8 +17,9 @@ from perdure.stores.projects import DEFAULT
 
 _CONFLICT: Final = 7
 _REACH: Final = (
-    "Not reached: backups; forks keep the events that they share; payloads in the store of blobs,",
-    "which others may mean, too: perdure admin gc. Nor logs of servers, and what providers keep.",
+    "Not reached: backups; events that forks share; documents, such as files that were uploaded;",
+    "payloads in the store of blobs, which others may mean, too (perdure admin gc); logs of",
+    "servers, and what providers keep.",
 )
 
 
