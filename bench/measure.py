@@ -1,5 +1,6 @@
 """The tools of measuring: the control of the same disk, percentiles, prompt wake-ups."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -79,9 +80,19 @@ def wake_promptly() -> bool:
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return False
-    attributes = struct.pack(_SCHED_ATTR, 48, 0, 0, 0, 0, _SLICE_NS, 0, 0)
+    attributes = struct.pack(_SCHED_ATTR, 48, 0, 0, os.nice(0), 0, _SLICE_NS, 0, 0)
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.syscall(_SCHED_SETATTR, 0, attributes, 0) == 0)
+
+
+def as_nice(process: int | str = "self") -> None:
+    """Give the group that the system puts a process into the niceness of ours.
+
+    Linux shares the processor out between such groups first, one for each terminal or `setsid`, so
+    that a niceness means nothing between them. Does nothing where there are none, or it may not.
+    """
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{process}/autogroup").write_text(str(os.nice(0)))
 
 
 def bytes_of(database: Path) -> int:
