@@ -115,7 +115,9 @@ class Server:
         store, root = await open_store(plan.store, plan.options.blobs)
         models = plan.options.models or models_for(plan.options)
         environ, file = environ_of(plan.options), beside(plan.store)
-        vault = await vault_keys(plan.settings, environ, file, os.urandom)
+        vault = await vault_keys(
+            plan.settings, environ, file, os.urandom, forgetful=plan.store == "memory:"
+        )
         stores = ProjectStores(store)
         server = cls(plan, stores, Work(plan.store, plan.options, root), models, vault)
         await server.projects.engine(DEFAULT)
@@ -272,7 +274,9 @@ class Server:
 
     def vault_of(self, project: str) -> SealedVault:
         """Return the vault of a project."""
-        return SealedVault(self.stores.of(project), self._vault.keys, os.urandom)
+        return SealedVault(
+            self.stores.of(project), self._vault.keys, os.urandom, sealing=self._vault.lasting
+        )
 
     def _egress(self, project: str) -> Egress:
         """Lists of hosts are the clients' here: only the operator opens private networks."""

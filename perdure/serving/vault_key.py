@@ -27,10 +27,13 @@ _OPEN_TO_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True)
 class VaultKeys:
-    """Keys of 32 bytes, the sealing one first; `said` is where they came from, for people."""
+    """Keys of 32 bytes, the sealing one first; `said` is where they came from, for people. Unless
+    they last, nothing may be sealed that outlives this process.
+    """
 
     keys: tuple[bytes, ...] = field(repr=False)
     said: str
+    lasting: bool = True
 
 
 def beside(store: str) -> Path | None:
@@ -46,10 +49,13 @@ async def vault_keys(
     environ: Mapping[str, str],
     file: Path | None,
     random: Callable[[int], bytes],
+    *,
+    forgetful: bool = False,
 ) -> VaultKeys:
     """Return the keys: of PERDURE_VAULT_KEY, else of `vault_key_command`, else of
     `vault_key_file`, else of the `file` beside the store, which is made when there is none.
-    Without that file, too (a store in memory), they last as long as this process.
+    Without that file, too, they last as long as this process: enough for a `forgetful` store, and
+    for no other one, which other nodes may share.
 
     Raises `InvalidRequest` and `Unavailable` (E-VAULT-KEY).
     """
@@ -63,7 +69,12 @@ async def vault_keys(
         keys = await asyncio.to_thread(_of_file, path)
         return VaultKeys(keys, f"the vault key is in {path}")
     if file is None:
-        return VaultKeys((random(KEY_BYTES),), "the vault key is forgotten with this process")
+        said = "the vault key is forgotten with this process"
+        if not forgetful:
+            said = (
+                "no vault key: secrets are refused. Give all nodes the same [server] vault_key_file"
+            )
+        return VaultKeys((random(KEY_BYTES),), said, lasting=forgetful)
     made = await asyncio.to_thread(_make, file, random)
     keys = await asyncio.to_thread(_of_file, file)
     how = "was made and put into" if made else "is in"

@@ -27,16 +27,25 @@ class SealedVault:
     """One project's secrets. Implements the `Vault` port.
 
     `keys` are 32 bytes each: the first seals, all of them open, so that keys can be changed.
-    `random` gives that many random bytes.
+    `random` gives that many random bytes. Without `sealing` nothing is taken in: the keys do not
+    outlive this process, but the store does.
     """
 
-    def __init__(self, store: Store, keys: Sequence[bytes], random: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: Sequence[bytes],
+        random: Callable[[int], bytes],
+        *,
+        sealing: bool = True,
+    ) -> None:
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise InvalidRequest("E-VAULT-KEY", f"A vault key has {KEY_BYTES} bytes.")
         self._store = store
         self._keys = {_id_of(key): AESGCM(key) for key in keys}
         self._sealing = _id_of(keys[0])
         self._random = random
+        self._may_seal = sealing
 
     async def put(self, name: str, secret: Secret) -> None:
         """See `Vault.put`."""
@@ -48,6 +57,8 @@ class SealedVault:
         return None if doc is None else self._opened(name, doc.data)
 
     async def _seal(self, name: str, secret: Secret, expect: int | None = None) -> None:
+        if not self._may_seal:
+            raise _keyless()
         nonce = self._random(_NONCE)
         plain = secret.reveal().encode("utf-8", "surrogatepass")
         sealed = self._keys[self._sealing].encrypt(nonce, plain, _bound(name))
@@ -92,6 +103,14 @@ def _id_of(key: bytes) -> bytes:
 
 def _bound(name: str) -> bytes:
     return b"perdure secret\0" + name.encode("utf-8", "surrogatepass")
+
+
+def _keyless() -> Unavailable:
+    return Unavailable(
+        "E-VAULT-KEY",
+        "This server has no vault key that lasts, so it keeps no secrets. Nothing was stored.",
+        "Give all nodes the same one: [server] vault_key_file, or PERDURE_VAULT_KEY.",
+    )
 
 
 def _shut(name: str) -> Unavailable:

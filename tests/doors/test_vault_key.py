@@ -94,3 +94,16 @@ async def test_after_a_rotation_the_old_key_opens_nothing_and_is_not_needed() ->
     with pytest.raises(Unavailable):
         await before.reseal()
     await stores.close()
+
+
+async def test_a_store_that_outlives_the_key_takes_no_secrets() -> None:
+    held = await vault_keys(ServerSettings(), {}, None, os.urandom)
+    assert not held.lasting and "same vault_key_file" in held.said
+    disk = MemoryDisk()
+    vault = SealedVault(MemoryStore(disk), held.keys, os.urandom, sealing=held.lasting)
+    with pytest.raises(Unavailable) as raised:
+        await vault.put("token", Secret("s3cret"))
+    assert raised.value.code == "E-VAULT-KEY" and "s3cret" not in str(raised.value)
+    assert await vault.get("token") is None
+    forgetful = await vault_keys(ServerSettings(), {}, None, os.urandom, forgetful=True)
+    assert forgetful.lasting
