@@ -17,6 +17,7 @@ from perdure.environments.roots import OwnRoot, homes_of
 from perdure.models.scripted import Script, Scripted
 from perdure.ports.model import Model
 from tests.contract.postgres import database, postgres
+from tests.contract.s3_double import s3_double
 
 __all__ = ["database", "postgres"]  # fixtures
 
@@ -83,6 +84,18 @@ async def test_a_directory_for_blobs_is_shared(tmp_path: Path) -> None:
     await two_machines(tmp_path, url, (tmp_path / "a", tmp_path / "b"), blobs)
     assert not (tmp_path / "perdure.db.blobs").exists()
     assert len(list((tmp_path / "blobs").glob("??/*"))) >= 4, "the long text, and the packs"
+
+
+async def test_an_object_store_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with s3_double() as (s3, address):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+        url = f"sqlite:///{tmp_path}/perdure.db"
+        await two_machines(tmp_path, url, (tmp_path / "a", tmp_path / "b"), "s3://bucket/p")
+        assert len(s3.objects) >= 4
+        assert not (tmp_path / "perdure.db.blobs").exists()
 
 
 async def test_without_the_setting_a_file_keeps_all_beside_it(tmp_path: Path) -> None:
