@@ -37,21 +37,38 @@ class Watched(Protocol):
 
 
 async def look_out(engine: Watched) -> None:
-    """Do so for as long as it is let."""
+    """Do so for as long as it is let. What was lost is let go of also while the store says nothing:
+    that may be why it was lost.
+    """
     kit = engine.kit
     looked = kit.clock.monotonic()
-    while True:
-        try:
-            changed = await kit.store.changed(kit.bounds.poll_s)
+    asking: asyncio.Task[None] | None = None
+    try:
+        while True:
+            asking = asking or asyncio.create_task(_ask(engine), name="perdure asks")
+            await asyncio.wait({asking}, timeout=1.5 * kit.bounds.poll_s)
             # Not at each change, of which there may be many: asking costs something per session.
             if (now := kit.clock.monotonic()) >= looked + kit.bounds.poll_s / 2:
                 looked = now
                 engine.drop_lost()
-            if changed or engine.trees.restless:
-                await _hear(engine)
-        except PerdureError:
-            engine.drop_lost()  # a store that cannot be reached may be why they are lost
-            await asyncio.sleep(kit.bounds.poll_s)
+            if asking.done():
+                asking.result()
+                asking = None
+    finally:
+        if asking is not None:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+
+async def _ask(engine: Watched) -> None:
+    """Wait until something has changed, or for a while, and pass it on."""
+    kit = engine.kit
+    try:
+        changed = await kit.store.changed(kit.bounds.poll_s)
+        if changed or engine.trees.restless:
+            await _hear(engine)
+    except PerdureError:
+        await asyncio.sleep(kit.bounds.poll_s)
 
 
 async def _hear(engine: Watched) -> None:

@@ -2,14 +2,25 @@
 can be far with the same.
 """
 
+import asyncio
+
 from perdure.core import events as e
 from perdure.core.agent import Limits
+from perdure.core.content import as_content
+from perdure.core.inbox import Say
 from perdure.engine.agent import Agent
+from perdure.engine.kit import Bounds, Kit
 from perdure.engine.runtime import Engine
 from perdure.models.scripted import Call, Reply
+from perdure.ports.store import Claim, Store
+from perdure.stores.memory import MemoryDisk, MemoryStore
+from perdure.stores.system import SystemClock
+from perdure.testing.clocks import SeededIds
 from perdure.testing.sim_disks import InMemory
+from perdure.testing.sim_store import StoreProxy
 from perdure.testing.stage import BOUNDS, Stage, play, staged
 from perdure.tools.python import tool
+from tests.trees.family import Cast, part, says, uses
 
 HOUR_S = 3600.0
 
@@ -97,3 +108,45 @@ async def test_what_ran_is_stopped_though_nobody_else_writes(stage: Stage) -> No
     payloads = [event.payload for event in stage.world.events("s")[before:]]
     assert isinstance(payloads[0], e.SessionRecovered), "the lost owner wrote nothing more"
     assert len(stage.payloads(e.ToolStarted)) == 1, "what may have happened is not done again"
+
+
+class Silent(StoreProxy):
+    """A store behind a connection that has gone quiet: it answers nothing, and fails nothing."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.quiet = asyncio.Event()
+        self.held = True
+
+    def holds(self, claim: Claim) -> bool:
+        return self.held and super().holds(claim)
+
+    async def changed(self, timeout_s: float) -> bool:
+        if self.quiet.is_set():
+            await asyncio.get_running_loop().create_future()
+        return await super().changed(timeout_s)
+
+
+async def test_it_is_let_go_of_though_the_store_says_nothing() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    @tool(effect="read")
+    async def look() -> str:
+        begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+        return "never"
+
+    agent = Agent("worker", "scripted:worker", tools=[look])
+    store = Silent(MemoryStore(MemoryDisk()))
+    cast = Cast({"worker": part(uses("look"), says("Done."))})
+    bounds = Bounds(poll_s=0.02, idle_s=0.1, close_s=0.1)
+    async with Engine(Kit(store, SystemClock(), SeededIds(1), cast, bounds=bounds)) as engine:
+        await (await engine.session("s", agent)).post(Say("message", as_content("go")))
+        await begun.wait()
+        store.quiet.set()
+        store.held = False
+        async with asyncio.timeout(10):
+            await ended.wait()
