@@ -15,8 +15,10 @@ from perdure.core.agent import EnvironmentSpec
 from perdure.core.errors import CorruptJournal, NotFound, PerdureError, Unavailable
 from perdure.environments.depot import FRESH_US, PARTED, Depot
 from perdure.environments.packing import PACKS_MAX
+from perdure.environments.process import Process
 from perdure.ports.sandbox import CorruptSnapshot, Sandbox
 from perdure.stores.memory_docs import Docs
+from perdure.stores.system import SystemClock
 from perdure.testing.broken_depots import PushesWhatIsNew, TrustsNotes
 from perdure.testing.store_harness import refused
 from tests.environments.nodes import SPEC, Shared, taken_over
@@ -236,6 +238,19 @@ async def test_a_depot_that_cannot_be_written_gives_no_snapshot(shared: Shared) 
     shared.blobs.away = False
     there = await taken_over(shared.node("b"), await box.snapshot())
     assert await there.files.read("f") == b"1\n"
+
+
+async def test_snapshots_of_one_machine_are_brought_along_by_copying_them(shared: Shared) -> None:
+    alone = Process(shared.folder / "alone", SystemClock(), allow=True)
+    old = await did(await alone.open("s", SPEC, ""), "echo old >f")
+    await refused(NotFound, shared.node("b").restore("s", SPEC, old))
+    shutil.copytree(
+        shared.folder / "alone/snapshots", shared.folder / "a/snapshots", dirs_exist_ok=True
+    )
+    box = await taken_over(shared.node("a"), old)
+    assert await box.files.read("f") == b"old\n"
+    new = await did(box, "echo new >g")
+    assert await shown(shared, new) is None, "from here on every node has it"
 
 
 async def shown(shared: Shared, snapshot: str) -> PerdureError | None:
