@@ -71,9 +71,7 @@ async def vault_keys(
     if file is None:
         said = "the vault key is forgotten with this process"
         if not forgetful:
-            said = (
-                "no vault key: secrets are refused. Give all nodes the same [server] vault_key_file"
-            )
+            said = "no vault key, so secrets are refused: give all nodes the same vault_key_file"
         return VaultKeys((random(KEY_BYTES),), said, lasting=forgetful)
     made = await asyncio.to_thread(_make, file, random)
     keys = await asyncio.to_thread(_of_file, file)
