@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from perdure.core.budget import Price
 from perdure.core.content import as_content
-from perdure.core.errors import InvalidRequest
+from perdure.core.errors import InvalidRequest, PerdureError
 from perdure.core.grants import Grant
 from perdure.core.schedules import Schedule
 from perdure.core.secrets import Secret
@@ -31,7 +31,7 @@ from perdure.ports.store import SessionRow, Store
 from perdure.remote.engine import RemoteEngine, here_only
 from perdure.remote.link import Address, Link, is_remote
 from perdure.remote.store import RemoteStore
-from perdure.stores.postgres.address import check_installed, is_postgres, parse
+from perdure.stores.postgres.address import check_installed, is_postgres
 from perdure.stores.system import RandomIds, SystemClock
 
 if TYPE_CHECKING:
@@ -265,10 +265,26 @@ def link_to(url: str, options: Options) -> Link:
     return Link(Address(url, key or None, options.ca_file))
 
 
-async def open_store(url: str, blobs: str = "") -> tuple[Store, Path]:
+async def open_store(url: str, blobs: str = "", *, half: bool = False) -> tuple[Store, Path]:
     """Open the store that `url` names; return it and the directory that belongs to it. `blobs` is
     the address of the place for large payloads, if they are not to lie beside or in the store.
+
+    Raises `Conflict` (E-STORE-HALF) for one that a move or a restore has not filled to the end,
+    unless it may be `half`.
     """
+    from perdure.stores.carrying.moving import check_whole
+
+    store, work = await _opened(url, blobs)
+    try:
+        if not half:
+            await check_whole(store)
+    except PerdureError:
+        await store.close()
+        raise
+    return store, work
+
+
+async def _opened(url: str, blobs: str) -> tuple[Store, Path]:
     from perdure.stores.objects import open_blobs
 
     aside = open_blobs(blobs) if blobs else None
@@ -311,11 +327,6 @@ def migrations_of(url: str) -> Migrations:
         f"{url.partition('://')[0]!r} names no store that has tables.",
         "Write sqlite:///path/to/file.db or postgresql://user@host/database.",
     )
-
-
-def shown_url(url: str) -> str:
-    """Return a store's address for people and logs: without a password."""
-    return parse(url).shown if is_postgres(url) else url
 
 
 def models_for(options: Options) -> Models:

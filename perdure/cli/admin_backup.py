@@ -8,9 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.app import shown_url
 from perdure.cli.admin_move import Place, counted, progress, said, show
-from perdure.cli.desk import check_there, opened_at, store_here, whole_url
+from perdure.cli.desk import check_there, opened_at, shown_url, store_here, whole_url
 from perdure.cli.screen import Screen
 from perdure.config import load_project
 from perdure.stores.carrying.archive import FORMAT, Archive, ArchiveWriter, Header
@@ -86,7 +85,7 @@ def _check(path: Path, screen: Screen) -> int:
 
 
 async def _restore(archive: Archive, to: Place, screen: Screen) -> int:
-    target, _ = await opened_at(*to)
+    target, _ = await opened_at(*to, half=True)
     try:
         name = f"backup {archive.header.id}"
         outcome = await carry(archive.entries(), target, name, progress(screen))

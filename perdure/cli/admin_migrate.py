@@ -4,8 +4,8 @@ import asyncio
 import json as plain_json
 from pathlib import Path
 
-from perdure.app import migrations_of, shown_url
-from perdure.cli.desk import store_here
+from perdure.app import migrations_of
+from perdure.cli.desk import shown_url, store_here
 from perdure.cli.screen import Screen
 from perdure.cli.text import plural
 from perdure.config import load_project

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.app import shown_url
-from perdure.cli.desk import check_there, opened_at
+from perdure.cli.desk import check_there, opened_at, shown_url
 from perdure.cli.screen import Screen
 from perdure.cli.text import plural
 from perdure.core.errors import InvalidRequest
@@ -45,7 +44,7 @@ def move(from_: Place, to: Place, *, yes: bool, json: bool) -> int:
 async def _move(from_: Place, to: Place, screen: Screen) -> int:
     source, source_work = await opened_at(*from_)
     try:
-        target, target_work = await opened_at(*to)
+        target, target_work = await opened_at(*to, half=True)
         try:
             outcome = await carry(source, target, shown_url(from_.url), progress(screen))
         finally:

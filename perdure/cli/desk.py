@@ -14,6 +14,7 @@ from perdure.doors.principals import Keys
 from perdure.environments.homes import discard
 from perdure.environments.roots import homes_of
 from perdure.stores.carrying.reading import CarriableStore, carriable
+from perdure.stores.postgres.address import is_postgres, parse
 from perdure.stores.projects import DEFAULT, ProjectStores
 from perdure.stores.system import RandomIds, SystemClock
 
@@ -63,13 +64,13 @@ def check_there(url: str) -> None:
         raise NotFound("E-STORE-NONE", f"There is no store: {path} does not exist.")
 
 
-async def opened_at(url: str, blobs: str) -> tuple[CarriableStore, Path]:
+async def opened_at(url: str, blobs: str, *, half: bool = False) -> tuple[CarriableStore, Path]:
     """Open a store to be copied or filled, with the directory that belongs to it. Where `blobs`
     does not say where its payloads are, they are where the project has them if it is its store.
     """
     settings = load_project(Path.cwd())
     own = whole_url(settings.store_url) == whole_url(url)
-    store, work = await open_store(url, blobs or settings.settings.blobs * own)
+    store, work = await open_store(url, blobs or settings.settings.blobs * own, half=half)
     try:
         return carriable(store), work
     except InvalidRequest:
@@ -81,6 +82,11 @@ def whole_url(url: str) -> str:
     """Return the address of a store so that it says the same in every directory."""
     file = url.removeprefix("sqlite:///")
     return url if file == url else f"sqlite:///{Path(file).resolve()}"
+
+
+def shown_url(url: str) -> str:
+    """Return a store's address for people and logs: without a password."""
+    return parse(url).shown if is_postgres(url) else url
 
 
 async def _used(use: Callable[[Desk], Awaitable[T]]) -> T:

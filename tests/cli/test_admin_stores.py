@@ -141,6 +141,8 @@ def test_a_kill_in_the_middle_and_then_again(shell: Shell, verb: str) -> None:
     connection = apsw.Connection(str(target))
     there: Any = connection.execute("SELECT count(*) FROM events").get
     connection.close()
+    early = shell.perdure("ls", PERDURE_STORE="sqlite:///to.db")
+    assert (early.status, "E-STORE-HALF" in early.err) == (7, True), "nobody works in half a store"
     done = shell.perdure(*words, "--json").lines[0]
     assert there > 0, "the kills were in the middle"
     assert done["written"] == done["events"] - there

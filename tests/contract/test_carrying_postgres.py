@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from perdure.app import migrations_of, shown_url
+from perdure.app import migrations_of
 from perdure.cli.app import main
+from perdure.cli.desk import shown_url
 from perdure.core.errors import Conflict
 from perdure.stores.carrying.moving import move
 from perdure.stores.memory import MemoryDisk, MemoryStore

@@ -9,6 +9,7 @@ from msgspec import Struct
 from perdure.core.codec import decode, encode
 from perdure.core.errors import Conflict, Unavailable
 from perdure.ports.carrying import KeptDoc
+from perdure.ports.store import Store
 from perdure.stores.carrying.entries import Entry, Summary
 from perdure.stores.carrying.reading import MARK, CarriableStore, Reading
 from perdure.stores.carrying.writing import Writing
@@ -67,6 +68,20 @@ async def restore(
     writing = Writing(target)
     await _carry(entries, writing, told)
     return await _finished(target, writing, name)
+
+
+async def check_whole(store: Store) -> None:
+    """Raise `Conflict` (E-STORE-HALF) for a store that was not filled to the end: what somebody did
+    in it now would be undone when the move goes on.
+    """
+    doc = await store.doc(MARK, _NAME)
+    if doc is not None and not (mark := decode(doc.data, Mark)).whole:
+        raise Conflict(
+            "E-STORE-HALF",
+            f"This store was being filled from {mark.source}, and not all has come."
+            " Nothing was opened.",
+            "Type the same perdure admin move or restore again; it goes on where it was.",
+        )
 
 
 async def _carry(entries: AsyncIterable[Entry], writing: Writing, told: Told | None) -> None:
