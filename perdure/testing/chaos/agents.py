@@ -90,57 +90,70 @@ def _due(items: tuple[ContextItem, ...]) -> tuple[str, str]:
 
 def agent(node: str, world: h.Notes) -> Agent:
     """Return the agent whose tools leave lines in `world`, on the disk before they go on."""
+    tools = _World(node, world)
     return Agent(
         "chaos",
         "chaos:model",
-        tools=_tools(node, world),
+        tools=[*_by_effect(tools), *_in_the_way(tools)],
         limits=Limits(wall_s=None, tokens=None, tool_calls=None),
     )
 
 
-def _tools(node: str, world: h.Notes) -> list[Tool]:
-    def began(name: str, effect: str, context: ToolContext) -> None:
-        key = context.idempotency_key
-        said = h.Began(node, context.session_id, context.call_id, name, effect, key, h.now_ns())
-        world.write(said)
+class _World:
+    """What the tools of a node do to the outside world: a line before, and one after."""
 
-    def ended(context: ToolContext) -> str:
-        world.write(h.Ended(node, context.session_id, context.call_id, h.now_ns()))
+    def __init__(self, node: str, notes: h.Notes) -> None:
+        self._node = node
+        self._notes = notes
+
+    def began(self, name: str, effect: str, context: ToolContext) -> None:
+        key, call = context.idempotency_key, context.call_id
+        said = h.Began(self._node, context.session_id, call, name, effect, key, h.now_ns())
+        self._notes.write(said)
+
+    def ended(self, context: ToolContext) -> str:
+        self._notes.write(h.Ended(self._node, context.session_id, context.call_id, h.now_ns()))
         return "done"
 
+
+def _by_effect(world: _World) -> list[Tool]:
     @tool(effect="read", timeout_s=_PATIENCE_S)
     async def look(seconds: float, context: ToolContext) -> str:
         """Look at something."""
-        began("look", "read", context)
+        world.began("look", "read", context)
         await asyncio.sleep(seconds)
-        return ended(context)
+        return world.ended(context)
 
     @tool(effect="idempotent", timeout_s=_PATIENCE_S)
     async def book(seconds: float, context: ToolContext) -> str:
         """Book a room; the same key books once."""
-        began("book", "idempotent", context)
+        world.began("book", "idempotent", context)
         await asyncio.sleep(seconds)
-        return ended(context)
+        return world.ended(context)
 
     @tool(effect="once", timeout_s=_PATIENCE_S)
     async def pay(seconds: float, context: ToolContext) -> str:
         """Pay. Nobody can ask afterwards whether it was paid."""
-        began("pay", "once", context)
+        world.began("pay", "once", context)
         await asyncio.sleep(seconds)
-        return ended(context)
+        return world.ended(context)
 
+    return [look, book, pay]
+
+
+def _in_the_way(world: _World) -> list[Tool]:
     @tool(effect="idempotent", timeout_s=_PATIENCE_S)
     def grind(seconds: float, context: ToolContext) -> str:
         """Work in a thread, for long."""
-        began("grind", "idempotent", context)
+        world.began("grind", "idempotent", context)
         time.sleep(seconds)
-        return ended(context)
+        return world.ended(context)
 
     @tool(effect="idempotent", timeout_s=_PATIENCE_S)
     async def hog(seconds: float, context: ToolContext) -> str:
         """Hold up the whole event loop: no coroutine of this node runs meanwhile."""
-        began("hog", "idempotent", context)
+        world.began("hog", "idempotent", context)
         time.sleep(seconds)  # noqa: ASYNC251  # that is what it is for
-        return ended(context)
+        return world.ended(context)
 
-    return [look, book, pay, grind, hog]
+    return [grind, hog]
