@@ -32,7 +32,12 @@ class Tables(Protocol):
 
 
 class Write(Job):
-    """One write. `landed` is asked when a commit failed in doubt; None: cannot be seen."""
+    """One write. `landed` is asked when a commit failed in doubt; None: cannot be seen.
+
+    `size` is about how many bytes it carries.
+    """
+
+    size = 0
 
     def run(self, tables: Tables) -> object:
         """Do it, inside a transaction. A `PerdureError` fails this write alone."""
@@ -49,6 +54,7 @@ class Append(Write):
     def __init__(self, batch: Batch) -> None:
         super().__init__()
         self.batch = batch
+        self.size = sum(len(record.data) for record in batch.records)
 
     def run(self, tables: Tables) -> object:
         """See `Write.run`."""
@@ -139,6 +145,7 @@ class Post(Write):
     def __init__(self, session: str, key: str, body: bytes) -> None:
         super().__init__()
         self._session, self._key, self._body = session, key, body
+        self.size = len(body)
 
     def run(self, tables: Tables) -> object:
         """See `Write.run`."""
@@ -156,6 +163,7 @@ class SaveState(Write):
     def __init__(self, session: str, seq: int, data: bytes) -> None:
         super().__init__()
         self._session, self._seq, self._data = session, seq, data
+        self.size = len(data)
 
     def run(self, tables: Tables) -> object:
         """See `Write.run`."""
@@ -169,6 +177,7 @@ class PutDoc(Write):
     def __init__(self, kind: str, name: str, data: bytes, expect: int | None) -> None:
         super().__init__()
         self._kind, self._name, self._data, self._expect = kind, name, data, expect
+        self.size = len(data)
 
     def run(self, tables: Tables) -> object:
         """See `Write.run`."""

@@ -70,12 +70,16 @@ def _alive(link: Link, sql: Statements, who: tuple[str, str, str], claims: Claim
     """Say that we live, and forget those who have been dead for long."""
 
     def check(connection: Connection) -> None:
+        known = claims.known()
         values = {"node": who[0], "limit": _ALL}
-        claims.compare(connection.execute(sql.owned.encode(), values).fetchall())
+        claims.compare(known, connection.execute(sql.owned.encode(), values).fetchall())
 
     lease = Lease(link, sql, Who(*who, migrations.steps()[-1].version), check)
     lease.beat()
     link.use(lambda connection: connection.execute(sql.sweep.encode()))
+    # The witness of our commits, so that who asks for it waits even for the first of them.
+    witness = {"node": who[0], "version": 0}
+    link.use(lambda connection: connection.execute(sql.tell.encode(), witness))
     return lease
 
 

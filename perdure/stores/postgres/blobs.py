@@ -26,6 +26,7 @@ class PutBlob(Write):
     def __init__(self, digest: str, data: bytes) -> None:
         super().__init__()
         self._digest, self._data = digest, data
+        self.size = len(data)
 
     def run(self, tables: AnyTables) -> object:
         """See `Write.run`."""

@@ -1,7 +1,7 @@
 """Which sessions this node believes it owns, and what it has learned to the contrary."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from perdure.ports.store import Claim
 from perdure.stores.postgres.tables import Tables
@@ -38,11 +38,16 @@ class Claims:
         with self._lock:
             return self._lost.get(claim.session, 0) < claim.epoch
 
-    def compare(self, owned: Iterable[tuple[str, int]]) -> None:
-        """Learn what the database says that we own, which was asked after what we know of."""
+    def known(self) -> dict[str, int]:
+        """Return what we believe we own, with its epochs."""
+        with self._lock:
+            return dict(self._epochs)
+
+    def compare(self, known: Mapping[str, int], owned: Iterable[tuple[str, int]]) -> None:
+        """Learn what the database says that we own; it was asked after what we knew then."""
         theirs = dict(owned)
         with self._lock:
-            for session, epoch in self._epochs.items():
+            for session, epoch in known.items():
                 if theirs.get(session, 0) < epoch:
                     self._lost[session] = max(epoch, self._lost.get(session, 0))
 

@@ -53,7 +53,10 @@ def translate(error: psycopg.Error, shown: str) -> PerdureError:
     if error.sqlstate:
         kind = f"{type(error).__name__} ({error.sqlstate})"
         return Unavailable("E-STORE-FAILED", f"PostgreSQL refused: {kind}.")
-    return away(shown)
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return away(shown)
+    # The driver itself: a text that holds NUL, for one.
+    return Unavailable("E-STORE-FAILED", f"PostgreSQL cannot take it: {type(error).__name__}.")
 
 
 def away(shown: str) -> Unavailable:

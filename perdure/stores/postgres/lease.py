@@ -122,7 +122,8 @@ class Lease:
             old = connection.execute(self._sql.lapsed.encode(), {"node": self.node}).fetchone()
             row = connection.execute(self._sql.beat.encode(), said).fetchone()
         assert row is not None
-        lapsed = old is not None and bool(old[0])
+        # Who was forgotten has slept for a day, and his clock perhaps with him.
+        lapsed = bool(old[0]) if old is not None else self._until > 0
         self.draining = self.draining or bool(row[0])
         # Whoever takes a session holds our line while he does, so after this word we see it. Twice
         # more all the same: it costs little.

@@ -21,6 +21,7 @@ Connection: TypeAlias = psycopg.Connection[Any]
 _CONNECT_S: Final = 5
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
+_SLOWEST: Final = 1_000_000  # bytes per second that a way to the database carries, at the least
 _STILL_S: Final = 10.0  # how long a transaction may stand still, at most
 # A server that is gone without a word is noticed in about ten seconds.
 _KEEPALIVE: Final[dict[str, Any]] = {
@@ -55,10 +56,12 @@ class Link:
                 self._connection = _connect(self.address, self.role)
         return self._connection
 
-    def use(self, work: Callable[[Connection], T]) -> T:
-        """Do something with the connection. Raises `psycopg.Error`; see `is_away`."""
+    def use(self, work: Callable[[Connection], T], *, size: int = 0) -> T:
+        """Do something with the connection, which `size` bytes go over. Raises `psycopg.Error`;
+        see `is_away`.
+        """
         connection = self.connect()
-        with self._watched():
+        with self._watched(size):
             return work(connection)
 
     def is_away(self, error: psycopg.Error) -> bool:
@@ -106,8 +109,9 @@ class Link:
                 copy.shutdown(socket.SHUT_RDWR)
 
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        self._busy_since = self.clock.monotonic()
+    def _watched(self, size: int = 0) -> Iterator[None]:
+        # Patience begins when the bytes can be over there.
+        self._busy_since = self.clock.monotonic() + size / _SLOWEST
         try:
             yield
         finally:

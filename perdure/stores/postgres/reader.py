@@ -7,7 +7,6 @@ import msgspec
 import psycopg
 
 from perdure.core import codec
-from perdure.core.errors import PerdureError
 from perdure.core.journal import Record
 from perdure.ports.blobs import Shelved
 from perdure.ports.cluster import NodeRow
@@ -18,7 +17,7 @@ from perdure.stores.offload import Job
 from perdure.stores.postgres import failures
 from perdure.stores.postgres.link import Connection, Link
 from perdure.stores.postgres.statements import Statements
-from perdure.stores.postgres.tables import error_row
+from perdure.stores.postgres.tables import MOST, error_row
 
 T = TypeVar("T")
 
@@ -49,7 +48,7 @@ class Reader:
                 job.outcome = self._tried(job)
             except psycopg.Error as error:
                 job.error = failures.translate(error, self._link.address.shown)
-            except PerdureError as error:
+            except Exception as error:  # noqa: BLE001 - a bug fails its own read, not the others
                 job.error = error
 
     def end(self) -> None:
@@ -90,7 +89,11 @@ class Reader:
 
     def events(self, session: str, after: int, limit: int) -> list[Record]:
         """See `Store.read`."""
-        values = {"session": _name(session), "after": max(after, 0), "limit": limit}
+        values = {
+            "session": _name(session),
+            "after": max(min(after, MOST), 0),
+            "limit": min(limit, MOST),
+        }
         return [Record(*row) for row in self._all(self.sql.read_events, **values)]
 
     def inbox(self, session: str) -> list[Letter]:
@@ -113,12 +116,12 @@ class Reader:
 
     def due(self, now_us: int, limit: int, prefix: str) -> list[str]:
         """See `Store.due`."""
-        values = {"now_us": now_us, "limit": limit, **_range(prefix)}
+        values = {"now_us": _count(now_us), "limit": _count(limit), **_range(prefix)}
         return [row[0] for row in self._all(self.sql.read_due, **values)]
 
     def abandoned(self, limit: int) -> list[str]:
         """See `Store.abandoned`."""
-        return [row[0] for row in self._all(self.sql.abandoned, limit=limit)]
+        return [row[0] for row in self._all(self.sql.abandoned, limit=_count(limit))]
 
     def state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""
@@ -170,7 +173,7 @@ class Reader:
 
     def owned(self, node: str, limit: int) -> list[str]:
         """See `Cluster.owned`."""
-        return [row[0] for row in self._all(self.sql.owned, node=node, limit=limit)]
+        return [row[0] for row in self._all(self.sql.owned, node=_name(node), limit=_count(limit))]
 
     def blob(self, digest: str) -> bytes | None:
         """Return what is kept under that digest."""
@@ -185,6 +188,10 @@ class Reader:
 def _name(session: str) -> str:
     # No session is called "": what cannot be a name is not found.
     return session if refusals.is_name(session) else ""
+
+
+def _count(number: int) -> int:
+    return min(number, MOST)
 
 
 def _range(prefix: str) -> dict[str, str | None]:

@@ -39,6 +39,7 @@ class Statements(NamedTuple):
     insert_letter: str
     insert_session: str
     is_alive: str
+    is_still_alive: str
     keep_doc: str
     lapsed: str
     leave: str

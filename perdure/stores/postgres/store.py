@@ -96,25 +96,17 @@ class PostgresStore:
         offload = offload or Threads()
         # Names are never used twice: a dead process must not look like its heir.
         name = f"{node or _node_name()}-{secrets.token_hex(4)}"
-        loop = asyncio.get_running_loop()
-        store: list[Self] = []
-
-        def heard() -> None:
-            if store:
-                with contextlib.suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(store[0].poke)
-
         threads = not isinstance(offload, Inline)
+        ear = _Ear() if threads else None
         who = (name, version("perdure"), socket.gethostname())
-        watch = clock or SystemClock()
-        hear = heard if threads else None
+        watch, readers = clock or SystemClock(), READERS if threads else 1
         parts = await offload.call(
-            lambda: assemble(
-                address, who, faults or Faults(), watch, hear, readers=READERS if threads else 1
-            )
+            lambda: assemble(address, who, faults or Faults(), watch, ear, readers=readers)
         )
-        store.append(cls(parts, offload, blobs, poll_s))
-        return store[0]
+        store = cls(parts, offload, blobs, poll_s)
+        if ear is not None:
+            ear.tell = store.poke
+        return store
 
     @property
     def blobs(self) -> Blobs:
@@ -290,7 +282,8 @@ class PostgresStore:
 
     async def announce(self, address: str) -> None:
         """See `Cluster.announce`."""
-        self._parts.lease.address = address
+        # Nobody reaches a node at what cannot be written down, and its word must not fail for it.
+        self._parts.lease.address = address if refusals.is_name(address) else ""
         self._parts.lease.renew_now()
 
     async def nodes(self) -> list[NodeRow]:
@@ -301,7 +294,7 @@ class PostgresStore:
         """See `Cluster.drain_node`."""
         from perdure.stores.postgres.claims import DrainNode
 
-        if not await self._write(lambda: DrainNode(node)):
+        if not refusals.is_name(node) or not await self._write(lambda: DrainNode(node)):
             raise NotFound("E-NODE-UNKNOWN", f"There is no node {node!r}.", "perdure nodes")
         if node == self.node:
             self._parts.lease.draining = True
@@ -363,6 +356,19 @@ class PostgresStore:
         self._next_reader = (self._next_reader + 1) % len(self._reads)
         self._reads[self._next_reader].put(job)
         return cast(T, await job.future)
+
+
+class _Ear:
+    """Called by a thread that hears of a change; tells the event loop's."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[], None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self) -> None:
+        if self.tell is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self.tell)
 
 
 def _node_name() -> str:

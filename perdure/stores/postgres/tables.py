@@ -16,6 +16,7 @@ from perdure.stores.keys import packed
 from perdure.stores.postgres.link import Connection
 from perdure.stores.postgres.statements import Statements
 
+MOST: Final = 2**63 - 1  # as far as a database counts
 _ERRORS: Final = Reader[ErrorRow](ErrorRow)
 
 
@@ -260,7 +261,7 @@ class Tables:
 
     def _event(self, name: str, seq: int) -> tuple[str, int, bytes] | None:
         """Return the life in which event `seq` of this session lies, and the event's hash."""
-        if not refusals.is_name(name):
+        if not refusals.is_name(name) or seq > MOST:
             return None
         row = self.one(self.sql.find_event, {"session": name, "seq": seq})
         return (row[0], row[1], bytes(row[2])) if row else None
@@ -269,5 +270,9 @@ class Tables:
         """Whether another node owns it that is alive by the database's clock."""
         if session.owner in (None, self.node):
             return False
-        row = self.one(self.sql.is_alive, {"node": session.owner})
-        return row is not None and bool(row[0])
+        # Who is alive must not be held up by those who see that he is: his word is due soon.
+        for statement in (self.sql.is_alive, self.sql.is_still_alive):
+            row = self.one(statement, {"node": session.owner})
+            if row is not None and row[0]:
+                return True
+        return False

@@ -5,9 +5,10 @@ transaction, so after reconnecting one look tells whether it landed; then it is 
 done again. Nobody hears of a database that is away for a while: they wait.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import psycopg
 
@@ -24,6 +25,12 @@ from perdure.stores.postgres.tables import Tables
 from perdure.stores.writes import Append, Write
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Write)
+
+# What one transaction does at the most, so that the slowest way to a database carries it in time:
+# a group that is cut off for taking too long would only be done again, and cut off again.
+_MOST: Final = 100
+_BYTES: Final = 16_000_000
 
 
 class Writer:
@@ -39,15 +46,20 @@ class Writer:
         self._ring = ring
         self._version = 0
         self._left_in_doubt = False
+        self._outage_s = 0.0
         self.dead = False  # set by another thread: from now on nothing more may land
 
     def work(self, jobs: list[Write]) -> None:
         """Fill in the outcome of every job."""
+        self._outage_s = self._link.address.outage_s
         for batches, group in groupby(jobs, lambda job: isinstance(job, Append)):
             if batches:
-                self._append([job for job in group if isinstance(job, Append)])
+                appended = [job for job in group if isinstance(job, Append)]
+                for some in _portions(appended, len(appended)):
+                    self._append(some)
             else:
-                self._together(list(group))
+                for each in _portions(list(group), _MOST):
+                    self._together(each)
 
     def end(self) -> None:
         """Close the connection."""
@@ -79,20 +91,21 @@ class Writer:
             moved = self._settled(
                 lambda tables: appends.write(tables, runs, self._version + 1),
                 lambda tables: {run.session for run in runs if _landed(tables, run)},
+                _size([job for run in runs for job in run.jobs]),
             )
             self._faults.after_commit(batches)
         except PerdureError as error:
             _fail([job for run in runs for job in run.jobs], error)
-        except psycopg.Error as error:
+        except Exception as error:  # noqa: BLE001 - the driver's for a value, or a bug: one batch's
             self._one_by_one(runs, error)
             return
         self._answer(runs, moved or set())
 
-    def _one_by_one(self, runs: list[Run], error: psycopg.Error) -> None:
+    def _one_by_one(self, runs: list[Run], error: Exception) -> None:
         """A statement failed for a reason of its own: only its batch may fail for it."""
         jobs = [job for run in runs for job in run.jobs]
         if len(jobs) == 1:
-            jobs[0].error = failures.translate(error, self._link.address.shown)
+            jobs[0].error = self._translated(error)
             return
         for job in jobs:
             self._wave([Run(job)])
@@ -116,8 +129,8 @@ class Writer:
         job = run.jobs[0]
         try:
             job.error = self._asked(lambda tables: tables.refusal(job.batch))
-        except PerdureError as error:
-            job.error = error
+        except Exception as error:  # noqa: BLE001 - as above
+            job.error = self._translated(error)
         # It may have become possible in between: then whoever appends decides anew.
         job.error = job.error or refusals.stale(job.batch, job.batch.expected_seq)
 
@@ -137,13 +150,14 @@ class Writer:
         if self.dead:
             return
         try:
-            self._settled(lambda tables: self._transact(tables, group), lambda _: None)
+            work = partial(self._transact, group=group)
+            self._settled(work, lambda _: None, _size(group))
             self._faults.after_commit(())
         except PerdureError as error:
             _fail(group, error)
-        except psycopg.Error as error:
+        except Exception as error:  # noqa: BLE001 - as for batches
             if len(group) == 1:
-                group[0].error = failures.translate(error, self._link.address.shown)
+                group[0].error = self._translated(error)
                 return
             for write in group:
                 write.error = None
@@ -164,11 +178,11 @@ class Writer:
 
     # -- commits in doubt
 
-    def _settled(self, act: Callable[[Tables], T], landed: Callable[[Tables], T]) -> T:
+    def _settled(self, act: Callable[[Tables], T], landed: Callable[[Tables], T], size: int) -> T:
         """Commit `act`, however often the connection breaks; `landed` says what it did when its
         answer was lost. Raises `Unavailable` (E-STORE-AWAY) when the database stays away.
         """
-        pauses = self._link.pauses(self._link.address.outage_s)
+        pauses = self._link.pauses(self._outage_s)
         doubt = False
         while True:
             try:
@@ -182,7 +196,7 @@ class Writer:
                         self._version = known
                         self._ring()
                         return self._link.use(lambda c: landed(self._tables(c)))
-                answer = self._link.use(lambda c: act(self._tables(c)))
+                answer = self._link.use(lambda c: act(self._tables(c)), size=size)
             except psycopg.Error as error:
                 if failures.is_collision(error) and pauses.once():
                     continue
@@ -191,6 +205,7 @@ class Writer:
                 doubt = True
                 if self.dead or not pauses.once():
                     self._left_in_doubt = True
+                    self._outage_s = 0.0  # who waits behind these has waited as long
                     raise failures.away(self._link.address.shown) from None
             else:
                 self._version += 1
@@ -199,7 +214,7 @@ class Writer:
 
     def _asked(self, ask: Callable[[Tables], T]) -> T:
         """Look something up, where it is as new as our own commits."""
-        pauses = self._link.pauses(self._link.address.outage_s)
+        pauses = self._link.pauses(self._outage_s)
         while True:
             try:
                 return self._link.use(lambda c: ask(self._tables(c)))
@@ -209,8 +224,30 @@ class Writer:
                 if self.dead or not pauses.once():
                     raise failures.away(self._link.address.shown) from None
 
+    def _translated(self, error: Exception) -> Exception:
+        if isinstance(error, psycopg.Error):
+            return failures.translate(error, self._link.address.shown)
+        return error
+
     def _tables(self, connection: psycopg.Connection[tuple[object, ...]]) -> Tables:
         return Tables(connection, self._sql, self._lease.node)
+
+
+def _portions(jobs: list[W], most: int) -> Iterator[list[W]]:
+    """Divide jobs, in order, into groups of at most so many, and of not too many bytes."""
+    portion: list[W] = []
+    size = 0
+    for job in jobs:
+        if portion and (len(portion) == most or size + job.size > _BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(job)
+        size += job.size
+    yield portion
+
+
+def _size(jobs: Iterable[Write]) -> int:
+    return sum(job.size for job in jobs)
 
 
 def _landed(tables: Tables, run: Run) -> bool:

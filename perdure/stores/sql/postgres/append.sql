@@ -38,6 +38,6 @@ taken AS (
 ),
 told AS (
     INSERT INTO changes (node, version) VALUES (%(node)b, %(version)b)
-    ON CONFLICT (node) DO UPDATE SET version = excluded.version
+    ON CONFLICT (node) DO UPDATE SET version = greatest(changes.version, excluded.version)
 )
 SELECT session FROM moved

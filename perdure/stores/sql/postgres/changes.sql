@@ -1,1 +1,1 @@
-SELECT node, version FROM changes WHERE node <> %(node)s ORDER BY node
+SELECT node, version FROM changes WHERE node <> %(node)s AND version > 0 ORDER BY node

@@ -1,2 +1,2 @@
 INSERT INTO changes (node, version) VALUES (%(node)s, %(version)s)
-ON CONFLICT (node) DO UPDATE SET version = excluded.version
+ON CONFLICT (node) DO UPDATE SET version = greatest(changes.version, excluded.version)
