@@ -105,7 +105,7 @@ class PostgresStore:
         )
         store = cls(parts, offload, blobs, poll_s)
         if ear is not None:
-            ear.tell = store.poke
+            ear.store = store
         return store
 
     @property
@@ -362,13 +362,13 @@ class _Ear:
     """Called by a thread that hears of a change; tells the event loop's."""
 
     def __init__(self) -> None:
-        self.tell: Callable[[], None] | None = None
+        self.store: PostgresStore | None = None
         self._loop = asyncio.get_running_loop()
 
     def __call__(self) -> None:
-        if self.tell is not None:
+        if self.store is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self.tell)
+                self._loop.call_soon_threadsafe(self.store.poke)
 
 
 def _node_name() -> str:
