@@ -124,8 +124,9 @@ class Shift:
         engine.waker.forget()
         store = engine.kit.store
         promise = getattr(store, "guarantee", "")
-        self._say("", "begins", "wakes what sleeps, fires schedules, takes over; Ctrl-C ends it")
-        self._say("", "store", f"{self._project.store_shown}  {promise}".strip())
+        does = "wakes what sleeps, fires schedules, takes over; Ctrl-C ends it"
+        where = f"{self._project.store_shown}  {promise}".strip()
+        self._say("", "begins", f"{does}; {where}")
 
     async def belong(self, over: asyncio.Event) -> "asyncio.Task[None]":
         """Begin to go on with what nobody works on, and to listen whether this process is to end:

@@ -29,7 +29,7 @@ def test_a_worker_is_one_and_ends_when_it_is_told(shell: Shell) -> None:
     shell.write("perdure.toml", TOML)
     with working(shell, "--json", "--store", "sqlite:///elsewhere.db") as worker:
         said = heard(worker, "elsewhere.db")
-        assert said[-1]["what"] == "store"
+        assert said[-1]["what"] == "begins"
         there = {"PERDURE_STORE": "sqlite:///elsewhere.db"}
         ((row,),) = shell.perdure("nodes", "--json", **there).lines
         while not row["version"]:  # it has not said where it is yet
