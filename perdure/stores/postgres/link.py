@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.types.numeric import Int8BinaryDumper, Int8Dumper
 
 from perdure.ports.clock import Clock
@@ -53,7 +53,13 @@ class Link:
         """Return the connection, making it anew where it is gone. Raises `psycopg.Error`."""
         if self._connection is None or self._connection.closed:
             with self._watched():
+                # Known at once, so that it can be cut while it is still being made ready.
                 self._connection = _connect(self.address, self.role)
+                try:
+                    _make_ready(self._connection, self.address)
+                except psycopg.Error:
+                    self.drop()
+                    raise
         return self._connection
 
     def use(self, work: Callable[[Connection], T], *, size: int = 0) -> T:
@@ -140,7 +146,7 @@ def _connect(address: Address, role: str) -> Connection:
     options = dict(_KEEPALIVE)
     if "," in address.libpq:  # several hosts, of which one takes writes
         options["target_session_attrs"] = "read-write"
-    connection: Connection = psycopg.connect(
+    return psycopg.connect(
         address.libpq,
         autocommit=True,
         connect_timeout=_CONNECT_S,
@@ -148,20 +154,21 @@ def _connect(address: Address, role: str) -> Connection:
         client_encoding="UTF8",
         **options,
     )
-    try:
-        # Integers of one width, so that a statement has one form and is prepared once.
-        connection.adapters.register_dumper(int, Int8Dumper)
-        connection.adapters.register_dumper(int, Int8BinaryDumper)
-        connection.prepare_threshold = 2
-        path = sql.SQL("SET search_path = {}").format(sql.Identifier(address.schema))
-        connection.execute(path)
-        # A transaction of ours that stands still holds locks: on the word of the node that it asked
-        # about, above all, which must be able to renew it in time.
-        still = {"ms": str(int(min(_STILL_S, address.lease_s / 4) * 1000))}
-        limit = "SELECT set_config('idle_in_transaction_session_timeout', %(ms)s, false)"
-        connection.execute(limit, still)
-        connection.execute("SET default_transaction_isolation = 'read committed'")
-    except psycopg.Error:
-        connection.close()
-        raise
-    return connection
+
+
+def _make_ready(connection: Connection, address: Address) -> None:
+    # Integers of one width, so that a statement has one form and is prepared once.
+    connection.adapters.register_dumper(int, Int8Dumper)
+    connection.adapters.register_dumper(int, Int8BinaryDumper)
+    connection.prepare_threshold = 2
+    path = sql.SQL("SET search_path = {}").format(sql.Identifier(address.schema))
+    connection.execute(path)
+    # A transaction of ours that stands still holds locks: on the word of the node that it asked
+    # about, above all, which must be able to renew it in time.
+    still = {"ms": str(int(min(_STILL_S, address.lease_s / 4) * 1000))}
+    limit = "SELECT set_config('idle_in_transaction_session_timeout', %(ms)s, false)"
+    connection.execute(limit, still)
+    connection.execute("SET default_transaction_isolation = 'read committed'")
+    # Where the server can: what waits for a lock ends when we are not there any more.
+    with contextlib.suppress(errors.UndefinedObject, errors.InvalidParameterValue):
+        connection.execute("SET client_connection_check_interval = '2s'")
