@@ -4,6 +4,7 @@ Durable events are read from the store by everybody; only pieces that are in no 
 from node to node. Each says behind which event it happened, so that the reader keeps the order.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 from urllib.parse import quote
@@ -29,6 +30,7 @@ from perdure.serving.secret import ClusterSecret
 
 PREFIX: Final = "/api/nodes/live"
 KEEPALIVE_S: Final = 5.0  # whoever listens takes us for dead after some of these
+_LOOK_S: Final = 1.0
 OVER: Final = "over"  # the event that says that this node works on the session no more
 
 Piece = TextDelta | ReasoningDelta | CallDelta | Progress
@@ -78,7 +80,11 @@ async def _pieces(engine: Engine, session: str) -> AsyncGenerator[bytes, None]:
         after = row.seq if row is not None else 0
         try:
             while engine.drives(session):
-                item = await follower.next()
+                try:
+                    async with asyncio.timeout(_LOOK_S):
+                        item = await follower.next()
+                except TimeoutError:
+                    continue  # whether it is still ours
                 if isinstance(item, Event):
                     after = item.seq
                 elif isinstance(item, Live) and item.after is None:

@@ -7,7 +7,8 @@ Nothing is asked about sessions that nobody follows, or that do not move.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -106,7 +107,7 @@ class Upstreams:
             return None
         return found
 
-    async def frames(self, node: NodeRow, project: str, session: str) -> AsyncIterator[Told]:
+    async def frames(self, node: NodeRow, project: str, session: str) -> AsyncGenerator[Told, None]:
         """Yield what that node says of the session, until it is done with it. Raises `Unavailable`
         where it cannot be heard.
         """
@@ -119,8 +120,9 @@ class Upstreams:
             async with self._opened().stream("GET", url, headers=headers) as answer:
                 if answer.status_code != httpx2.codes.OK:
                     await self._refused(answer.status_code)
-                async for told in _read(answer.aiter_bytes()):
-                    yield told
+                async with aclosing(_read(answer.aiter_bytes())) as pieces:
+                    async for told in pieces:
+                        yield told
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             raise _unheard(node, type(error).__name__) from None
 
@@ -186,11 +188,12 @@ class _Upstream:
 
         async def hear() -> None:
             nonlocal heard
-            async for told in self._all.frames(node, self._project, self._session):
-                heard = True
-                if self._engine.drives(self._session):
-                    return
-                self._engine.hub.live(self._session, told.piece, told.after)
+            async with aclosing(self._all.frames(node, self._project, self._session)) as pieces:
+                async for told in pieces:
+                    heard = True
+                    if self._engine.drives(self._session):
+                        return
+                    self._engine.hub.live(self._session, told.piece, told.after)
 
         hearing = asyncio.create_task(hear())
         checking = asyncio.create_task(self._until_moved_from(node))
@@ -218,7 +221,7 @@ class _Upstream:
             await asyncio.sleep(_CHECK_S)
 
 
-async def _read(octets: AsyncIterator[bytes]) -> AsyncIterator[Told]:
+async def _read(octets: AsyncIterator[bytes]) -> AsyncGenerator[Told, None]:
     """Yield the pieces of a stream of events. Raises `Unavailable` for what is none."""
     rest = b""
     async for some in octets:

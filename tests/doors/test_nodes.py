@@ -155,6 +155,31 @@ async def test_nobody_listens_for_nobody_and_all_share_one_stream(place: Place) 
         assert upstreams.open == 0 and not hub._followers
 
 
+async def test_who_is_done_with_a_session_says_so_and_is_not_held(place: Place) -> None:
+    quick = script(Reply(text=WORDS), Reply(text="Two."), delay_s=0.005)
+    async with (
+        two(place, quick, TALKER) as (one, other),
+        client(one) as here,
+        client(other) as there,
+    ):
+        body = {"agent": "talker", "id": "s1", "message": "Hi"}
+        await ask(here, "POST", "/sessions", 201, json=body)
+        engine = one.server.projects.open_ones["default"]
+        kinds: list[str] = []
+        async for _, kind, _ in follow(there, "/sessions/s1/events"):
+            kinds.append(kind)
+            if kinds.count("turn.ended") == 1 and kind == "turn.ended":
+                for _ in range(1000):  # until the first node has let it go, and nobody listens
+                    if not engine.driven and not engine.hub._followers:
+                        break
+                    await a_moment()
+                assert not engine.driven and not engine.hub._followers
+                await ask(there, "POST", "/sessions/s1/messages", 202, json={"text": "On"})
+            elif kind == "turn.ended":
+                break
+        assert "live" in kinds and other.server.projects.open_ones["default"].driven == ["s1"]
+
+
 async def test_only_nodes_of_the_store_may_listen(place: Place) -> None:
     async with two(place, SLOW, TALKER) as (one, other), client(one) as here:
         body = {"agent": "talker", "id": "s1", "message": "Hi"}
