@@ -13,7 +13,7 @@ SEED ?=
 KIND ?= $(if $(SEED),plain,all)
 ARGS ?=
 
-.PHONY: help setup demo check test sim bench fuzz soak fmt lock clean
+.PHONY: help setup demo check test chaos sim bench fuzz soak fmt lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
@@ -33,6 +33,9 @@ check: setup ## lint, format, types, import rules, tidiness
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/tidy
+
+chaos: setup ## many nodes on PostgreSQL, struck until TAKEOVERS=n (1000); ARGS="--seed 2"
+	$(BIN)/python -m perdure.testing.chaos --takeovers $(or $(TAKEOVERS),1000) $(ARGS)
 
 test: setup ## run every test; ARGS="-k word" narrows it
 	$(BIN)/pytest $(ARGS)
