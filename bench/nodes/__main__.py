@@ -28,6 +28,8 @@ _SHOWN: Final = _RESULTS / "nodes.json"
 _LATEST: Final = _RESULTS / "nodes-latest.json"
 _NODES: Final = (1, 2, 4)
 _MANY: Final = 100_000
+# Checkpoints are made where the measurement says so, and nowhere else.
+_SETTINGS: Final = {"checkpoint_timeout": "1h", "max_wal_size": "20GB"}
 
 
 def main() -> None:
@@ -66,12 +68,16 @@ def _measured(options: argparse.Namespace) -> Figures:
     (folder / "postgres").mkdir()
     control = Control(folder)
     try:
-        with PostgresServer(folder / "postgres") as server:
+        with PostgresServer(folder / "postgres", settings=_SETTINGS) as server:
             version = _version(server)
-            cells = _cells(server, control, rounds, quick=options.quick)
-            _say("idle sessions")
-            many = 1_000 if options.quick else _MANY
-            resting = asyncio.run(idle(server, many, 1 if options.quick else 8, control))
+            try:
+                cells = _cells(server, control, rounds, quick=options.quick)
+                _say("idle sessions")
+                many = 1_000 if options.quick else _MANY
+                resting = asyncio.run(idle(server, many, 1 if options.quick else 8, control))
+            except Exception:
+                sys.stderr.write(server.log.read_text()[-4000:])
+                raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Figures(

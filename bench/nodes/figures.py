@@ -77,13 +77,16 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class Idle(msgspec.Struct, frozen=True):
-    """What idle sessions cost. `scans` are the plans that read a whole table of many, if any."""
+    """What idle sessions cost. `touched_wal`: what a claim of one adds to the log, when nobody has
+    touched it since the last checkpoint. `scans` are plans that read a whole large table.
+    """
 
     few: int
     many: int
     calls: Sequence[Call]
     bytes_per_session: float
     events_per_session: int
+    touched_wal: float
     looks: Sequence[Look]
     scans: Sequence[str] = ()
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import random
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import psycopg
@@ -22,19 +23,13 @@ from perdure.testing.postgres import PostgresServer
 FEW: Final = 100
 _WAVE: Final = 25
 _NOW_US: Final = 2_000_000_000_000_000
-# How each statement is called, and what must not be read as a whole for it.
-_CALLS: Final[Mapping[str, Mapping[str, object]]] = {
-    "lock_session": {"session": "idle-7"},
-    "claim": {"session": "idle-7", "node": "bench"},
-    "abandoned": {"limit": 100},
-    "owned": {"node": "bench", "limit": 100},
-    "read_due": {"now_us": _NOW_US, "limit": 100, "first": "", "last": None},
-    "read_mailboxes": {"first": "", "last": None},
-    "read_inbox": {"session": "idle-7"},
-    "read_events": {"session": "idle-7", "after": 0, "limit": 1000},
-    "read_state": {"session": "idle-7"},
-    "changes": {"node": "bench"},
-}
+# What a node does again and again, or when it wakes a session: none may read a table as a whole.
+_STATEMENTS: Final = (
+    "lock_session", "find_session", "claim", "release", "append", "abandoned", "owned", "owner",
+    "read_due", "read_mailboxes", "read_inbox", "read_events", "read_state", "read_session",
+    "save_state", "insert_letter", "find_letter",
+)  # fmt: skip
+_VALUE: Final = re.compile(r"%\((\w+)\)[bs]")
 _NODES: Final = (2, 300)
 _LOOKS: Final = 2000
 _LARGE: Final = ("sessions", "events", "letters", "states")
@@ -80,6 +75,7 @@ async def idle(server: PostgresServer, many: int, waves: int, control: Control) 
                 await _calls(place, wave)
         size, events = _sizes(places[-1])
         scans = _scans(places[-1])
+        wal = await _touched(places[-1])
         looks = [await _look(server, places[-1], nodes) for nodes in _NODES]
     finally:
         for place in places:
@@ -87,7 +83,7 @@ async def idle(server: PostgresServer, many: int, waves: int, control: Control) 
             await place.other.close()
     few, most = (place.times for place in places)
     calls = [Call(what, spread(few[what]), spread(most[what])) for what in few]
-    return Idle(FEW, many, calls, size, events, looks, scans)
+    return Idle(FEW, many, calls, size, events, wal, looks, scans)
 
 
 async def _filled(server: PostgresServer, count: int) -> Place:
@@ -188,9 +184,15 @@ def _scans(place: Place) -> list[str]:
     sql, found = statements.load(), []
     with psycopg.connect(place.conninfo, autocommit=True) as connection:
         connection.execute("SET search_path = perdure")
-        for name, values in _CALLS.items():
-            explain: str = "EXPLAIN (COSTS OFF) " + getattr(sql, name)
-            lines = [row[0] for row in connection.execute(explain.encode(), values)]
+        for name in _STATEMENTS:
+            numbers: dict[str, int] = {}
+            plain = _VALUE.sub(
+                lambda value: f"${numbers.setdefault(value[1], len(numbers) + 1)}",  # noqa: B023
+                getattr(sql, name),
+            )
+            # The plan for any values: the one that a prepared statement comes to.
+            explain = "EXPLAIN (GENERIC_PLAN, COSTS OFF) " + plain
+            lines = [row[0] for row in connection.execute(explain.encode())]
             found += [
                 f"{name}: {line.strip(' ->')}"
                 for line in lines
@@ -213,3 +215,23 @@ async def _look(server: PostgresServer, place: Place, nodes: int) -> Look:
         await place.store.changed(0.0)
         await place.store.mailboxes()
     return Look(nodes, (cpu_seconds(server.processes()) - before) * 1e6 / _LOOKS)
+
+
+async def _touched(place: Place) -> float:
+    """Return by how much the log grows for a claim of a session that nobody has touched since the
+    last checkpoint: whole pages of its line and of indexes.
+    """
+    claims = [f"idle-{n}" for n in place.draw.sample(range(1, place.size + 1), _WAVE * 4)]
+    with psycopg.connect(place.conninfo, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+        before = _logged(connection)
+        for name in claims:
+            await place.store.release(await place.store.claim(name))
+        return (_logged(connection) - before) / len(claims)
+
+
+def _logged(connection: psycopg.Connection[tuple[int]]) -> int:
+    statement = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
+    row = connection.execute(statement).fetchone()
+    assert row is not None
+    return row[0]

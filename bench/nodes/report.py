@@ -29,10 +29,7 @@ def full(figures: Figures) -> str:
             for call in figures.idle.calls
         ]).replace("FEW", f"{figures.idle.few:,}").replace("MANY", f"{figures.idle.many:,}"),
         _plans(figures),
-        "A node that looks whether anything changed and who has mail, which it does at most 50 "
-        "times a second, costs the database " + " and ".join(
-            f"{look.database_us:,.0f} µs with {look.nodes:,} nodes" for look in figures.idle.looks
-        ) + ".",
+        _rest(figures),
     )  # fmt: skip
     return "\n\n".join(blocks)
 
@@ -107,6 +104,18 @@ def _updates(cells: Sequence[Cell]) -> str:
         f"{cold:.1f} were not in the life that a session has here, however many steps it takes: "
         "two claims, two releases, where it begins and where it ends to be busy make six, and "
         "the rest are lines that outgrew their page once."
+    )
+
+
+def _rest(figures: Figures) -> str:
+    looks = " and ".join(
+        f"{look.database_us:,.0f} µs with {look.nodes:,} nodes" for look in figures.idle.looks
+    )
+    return (
+        "A claim of a session that nobody has touched since the last checkpoint adds "
+        f"{figures.idle.touched_wal:,.0f} B to the log: pages as a whole, each once until the next "
+        "checkpoint. A node that looks whether anything changed and who has mail, which it does at "
+        f"most 50 times a second, costs the database {looks}."
     )
 
 

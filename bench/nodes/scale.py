@@ -106,6 +106,8 @@ def cell(
         connections = meter.connections() / load.nodes
     updates, hot = meter.updates()
     meter.close()
+    # Or the server's own vacuum of it would be counted in the next one.
+    server.drop_database(name)
     sessions = load.sessions // load.nodes * load.nodes * load.waves
     steps = sessions * STEPS
     return Cell(

@@ -119,6 +119,15 @@ class PostgresServer:
             connection.execute(make)
         return self.url(name)
 
+    def drop_database(self, name: str) -> None:
+        """Delete a database, cutting the connections to it."""
+        import psycopg
+        from psycopg import sql
+
+        with psycopg.connect(self.conninfo(), autocommit=True) as connection:
+            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            connection.execute(drop)
+
     def start(self) -> None:
         """Start, making the files where there are none; return when it answers."""
         if not (self.data / "PG_VERSION").exists():
