@@ -76,6 +76,13 @@ class Look(msgspec.Struct, frozen=True):
     database_us: float
 
 
+class Hints(msgspec.Struct, frozen=True):
+    """What the server spends on one NOTIFY, and on each connection that hears it."""
+
+    rung_us: float
+    heard_us: float
+
+
 class Idle(msgspec.Struct, frozen=True):
     """What idle sessions cost. `touched_wal`: what a claim of one adds to the log, when nobody has
     touched it since the last checkpoint. `scans` are plans that read a whole large table.
@@ -88,6 +95,7 @@ class Idle(msgspec.Struct, frozen=True):
     events_per_session: int
     touched_wal: float
     looks: Sequence[Look]
+    hints: Hints
     scans: Sequence[str] = ()
 
 

@@ -1,6 +1,7 @@
 """What claims and wake-ups cost when the database is full of sessions that do nothing."""
 
 import asyncio
+import contextlib
 import random
 import re
 import time
@@ -10,7 +11,7 @@ from typing import Final, NamedTuple
 import psycopg
 
 from bench.measure import Control, spread
-from bench.nodes.figures import Call, Idle, Look
+from bench.nodes.figures import Call, Hints, Idle, Look
 from bench.nodes.meter import cpu_seconds
 from bench.workload import FakeModel, OneModel, Watch, agent_of, run_session
 from perdure.engine.kit import Bounds, Kit
@@ -32,6 +33,7 @@ _STATEMENTS: Final = (
 _VALUE: Final = re.compile(r"%\((\w+)\)[bs]")
 _NODES: Final = (2, 300)
 _LOOKS: Final = 2000
+_EARS: Final = 20
 _LARGE: Final = ("sessions", "events", "letters", "states")
 
 # Sessions as one turn leaves them: events, letters that were taken, a cached state; a tenth of them
@@ -77,13 +79,14 @@ async def idle(server: PostgresServer, many: int, waves: int, control: Control) 
         scans = _scans(places[-1])
         wal = await _touched(places[-1])
         looks = [await _look(server, places[-1], nodes) for nodes in _NODES]
+        hints = await _hints(server, waves)
     finally:
         for place in places:
             await place.store.close()
             await place.other.close()
     few, most = (place.times for place in places)
     calls = [Call(what, spread(few[what]), spread(most[what])) for what in few]
-    return Idle(FEW, many, calls, size, events, wal, looks, scans)
+    return Idle(FEW, many, calls, size, events, wal, looks, hints, scans)
 
 
 async def _filled(server: PostgresServer, count: int) -> Place:
@@ -228,6 +231,28 @@ async def _touched(place: Place) -> float:
         for name in claims:
             await place.store.release(await place.store.claim(name))
         return (_logged(connection) - before) / len(claims)
+
+
+async def _hints(server: PostgresServer, waves: int) -> Hints:
+    alone = await _rung(server, waves, 0)
+    return Hints(alone, max(0.0, await _rung(server, waves, _EARS) - alone) / _EARS)
+
+
+async def _rung(server: PostgresServer, waves: int, ears: int) -> float:
+    """Ring with so many connections that hear it; return microseconds of the server a time."""
+    times = 200 * waves
+    with contextlib.ExitStack() as stack:
+        bell, *hearing = (
+            stack.enter_context(psycopg.connect(server.conninfo(), autocommit=True))
+            for _ in range(ears + 1)
+        )
+        for each in hearing:
+            each.execute("LISTEN perdure_bench")
+        before = cpu_seconds(server.processes())
+        for _ in range(times):
+            bell.execute("SELECT pg_notify('perdure_bench', '')")
+            await asyncio.sleep(0.003)  # rung any faster, several are heard as one
+        return (cpu_seconds(server.processes()) - before) * 1e6 / times
 
 
 def _logged(connection: psycopg.Connection[tuple[int]]) -> int:

@@ -81,11 +81,22 @@ class Meter:
 
 def cpu_seconds(pids: list[int]) -> float:
     """Return what these processes have used, and of the first what its dead children had."""
-    ticks = 0
-    for place, pid in enumerate(pids):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended; its parent counts it
-        ticks += sum(int(field) for field in fields[11 : 15 if place == 0 else 13])
-    return ticks / _TICKS
+    used = sum(_used(pid) for pid in pids)
+    return used + sum(int(ticks) for ticks in _stat(pids[0])[13:15]) / _TICKS
+
+
+def _used(pid: int) -> float:
+    """Return the seconds of user and system time of a process, to the nanosecond where the system
+    counts so: a process that wakes up for microseconds has no whole tick for long.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    except (OSError, IndexError):
+        return sum(int(ticks) for ticks in _stat(pid)[11:13]) / _TICKS
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []  # it has just ended; its parent counts it

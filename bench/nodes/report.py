@@ -115,7 +115,9 @@ def _rest(figures: Figures) -> str:
         "A claim of a session that nobody has touched since the last checkpoint adds "
         f"{figures.idle.touched_wal:,.0f} B to the log: pages as a whole, each once until the next "
         "checkpoint. A node that looks whether anything changed and who has mail, which it does at "
-        f"most 50 times a second, costs the database {looks}."
+        f"most 50 times a second, costs the database {looks}. A hint "
+        f"(NOTIFY) costs it {figures.idle.hints.rung_us:,.0f} µs, and "
+        f"{figures.idle.hints.heard_us:,.1f} µs for each node that hears it."
     )
 
 

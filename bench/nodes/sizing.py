@@ -10,6 +10,7 @@ import msgspec
 from bench.nodes.figures import Cell, Figures
 
 FULL: Final = 0.6  # how busy a core may be, on average
+RINGS: Final = 100  # a second, at most, of each node
 LOOKS: Final = 50  # a second, at most, at a node where there is always news
 _RATES: Final = (100, 1_000, 10_000, 100_000)
 _SESSIONS: Final = (10_000, 100_000, 1_000_000)
@@ -38,12 +39,25 @@ class Basis(msgspec.Struct, frozen=True):
     idle_events: int
     connections: int
     look_us: Sequence[tuple[int, float]]
+    rung_us: float
+    heard_us: float
 
     def looking(self, nodes: int) -> float:
-        """Return the cores of the database that so many nodes take by looking, when busy."""
+        """Return the cores of the database that so many nodes take by looking."""
         (few, cheap), (many, dear) = self.look_us[0], self.look_us[-1]
         slope = (dear - cheap) / max(1, many - few)
         return nodes * LOOKS * (cheap + max(0.0, slope) * max(0, nodes - few)) / 1e6
+
+    def ringing(self, nodes: int, commits: float) -> float:
+        """Return the cores of the database for hints: of each node, to each node."""
+        rings = min(nodes * RINGS, commits)
+        return rings * (self.rung_us + nodes * self.heard_us) / 1e6
+
+    def all(self, cost: Costs, rate: float) -> float:
+        """Return all cores of the database, each wholly busy."""
+        nodes = count_nodes(cost, rate)
+        hints = self.looking(nodes) + self.ringing(nodes, rate * cost.commits)
+        return rate * cost.database_us / 1e6 + hints
 
 
 def costs(figures: Figures) -> Basis:
@@ -55,7 +69,8 @@ def costs(figures: Figures) -> Basis:
     return Basis(
         _costs(busy, cold), _costs(calm, cold), idle.bytes_per_session, idle.events_per_session,
         round(max((cell.connections for cell in warm), default=0)),
-        [(look.nodes, look.database_us) for look in idle.looks],
+        [(look.nodes, look.database_us) for look in idle.looks], idle.hints.rung_us,
+        idle.hints.heard_us,
     )  # fmt: skip
 
 
@@ -102,7 +117,8 @@ _COSTS: Final = (
     "commits", "on disk",
 )  # fmt: skip
 _NEEDS: Final = (
-    "steps/s", "node processes", "database cores for steps", "and for nodes that look",
+    "steps/s", "node processes", "database cores for steps", "for nodes that look",
+    "for hints",
     "WAL MB/s", "WAL MB/s after a checkpoint", "commits/s", "GB/day on disk", "connections",
 )  # fmt: skip
 
@@ -114,20 +130,26 @@ def _cost(name: str, cost: Costs) -> list[str]:
     ]  # fmt: skip
 
 
-def _nodes(cost: Costs, rate: int) -> int:
+def count_nodes(cost: Costs, rate: float) -> int:
+    """Return how many processes make so many steps a second."""
     # Two at least: one may fail.
     return max(2, math.ceil(rate * cost.node_us / 1e6 / FULL))
 
 
 def _need(basis: Basis, rate: int) -> list[str]:
     busy, calm = basis.busy, basis.calm
-    nodes = [_nodes(cost, rate) for cost in (busy, calm)]
+    nodes = [count_nodes(cost, rate) for cost in (busy, calm)]
     looks = [basis.looking(count) / FULL for count in nodes]
+    rings = [
+        basis.ringing(count, rate * cost.commits) / FULL
+        for count, cost in zip(nodes, (busy, calm), strict=True)
+    ]
     return [
         f"{rate:,}",
         _span(*nodes, form=",.0f"),
         _span(*(rate * c.database_us / 1e6 / FULL for c in (busy, calm)), form=",.1f"),
         _span(*looks, form=",.1f"),
+        _span(*rings, form=",.1f"),
         _span(*(rate * c.wal / 1e6 for c in (busy, calm)), form=",.1f"),
         _span(*(rate * c.wal_cold / 1e6 for c in (busy, calm)), form=",.1f"),
         _span(*(rate * c.commits for c in (busy, calm)), form=",.0f"),
@@ -140,7 +162,7 @@ def _end(basis: Basis, cores: int) -> list[str]:
     rates = []
     for cost in (basis.busy, basis.calm):
         rate = 0
-        while rate * cost.database_us / 1e6 + basis.looking(_nodes(cost, rate)) < cores * FULL:
+        while basis.all(cost, rate) < cores * FULL:
             rate += 100
         rates.append(rate)
     return [f"{cores}", _span(*rates, form=",.0f")]
