@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from perdure.core.errors import InvalidRequest, SessionBusy
+from perdure.core.errors import InvalidRequest, SessionBusy, Unavailable
 from perdure.ports.store import Batch, Claim
 from perdure.stores.postgres.address import parse
 from perdure.stores.postgres.appends import Run, write
@@ -19,7 +19,8 @@ from perdure.stores.postgres.tables import Tables
 from perdure.stores.postgres.watchdog import Watchdog
 from perdure.stores.system import SystemClock
 from perdure.stores.writes import Append
-from perdure.testing.store_harness import Pen, begin, chain, payloads
+from perdure.testing.postgres import PostgresServer
+from perdure.testing.store_harness import Pen, begin, chain, payloads, refused
 from tests.contract.postgres import database, expire, postgres
 
 __all__ = ["database", "postgres"]  # fixtures
@@ -297,3 +298,35 @@ async def counted(connection: Connection, ask: bytes, count: int) -> None:
     async with asyncio.timeout(10):
         while connection.execute(ask).fetchall() != [(count,)]:
             await asyncio.to_thread(connection.execute, "SELECT pg_sleep(0.05)")
+
+
+@pytest.mark.parametrize("how", ["kill", "pause"])
+async def test_closing_does_not_wait_for_a_database_that_is_away(how: str) -> None:
+    with PostgresServer() as server:
+        options = {"lease_s": "1", "patience_s": "1", "outage_s": "300"}
+        store = await PostgresStore.open(server.url(**options))
+        pen = await begin(store)
+        getattr(server, how)()
+        late = store.append(pen.batch(b"late"))
+        reading = asyncio.ensure_future(store.read("ses_1"))
+        posts = [store.post("ses_1", f"k{n}", b"body") for n in range(300)]
+        sent = asyncio.gather(late, *posts, return_exceptions=True)
+        await asyncio.wait([reading], timeout=0.1)
+        async with asyncio.timeout(30):
+            await store.close()
+            answers = await sent
+        assert {getattr(answer, "code", None) for answer in answers} == {"E-STORE-AWAY"}
+        assert (await refused(Unavailable, reading)).code == "E-STORE-AWAY"
+
+
+async def test_closing_waits_for_a_database_that_has_much_to_do(database: str) -> None:
+    store = await PostgresStore.open(f"{database}&lease_s=0.5")
+    await begin(store)
+    with another(f"{database}&lease_s=60") as one:
+        with one.transaction():
+            one.execute("SELECT 1 FROM sessions FOR UPDATE")
+            posted = asyncio.ensure_future(store.post("ses_1", "k", b"body"))
+            closing = asyncio.ensure_future(store.close())
+            await asyncio.wait([closing], timeout=1.5)
+        await closing
+    assert await posted

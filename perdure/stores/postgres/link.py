@@ -93,6 +93,11 @@ class Link:
         self._ended.set()
         self.drop()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was ended or aborted: it is not to come back."""
+        return self._ended.is_set()
+
     def abort(self) -> None:
         """Die as a killed process does: the server sees a connection that is cut. By any thread."""
         self._ended.set()

@@ -51,6 +51,10 @@ class Reader:
             except Exception as error:  # noqa: BLE001 - a bug fails its own read, not the others
                 job.error = error
 
+    def abort(self) -> None:
+        """Fail what waits for a database that is away. By any thread."""
+        self._link.abort()
+
     def end(self) -> None:
         """Close the connection."""
         self._link.end()
@@ -63,7 +67,7 @@ class Reader:
             except psycopg.Error as error:
                 if not self._link.is_away(error):
                     raise
-                if not pauses.once():
+                if self._link.has_ended or not pauses.once():
                     raise failures.away(self._link.address.shown) from None
 
     def now(self, run: "Callable[[Reader], T]") -> T:

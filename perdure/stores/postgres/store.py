@@ -317,15 +317,23 @@ class PostgresStore:
         last = writes.ReleaseAll()
         self._writes.put(last)
         with contextlib.suppress(PerdureError):  # then the next owner waits for the lease
-            await last.future
+            await self._answered(last.future)
         for lane in self._reads:
             await lane.stop()
         await self._writes.stop()
         await self._offload.call(self._parts.lease.stop)
-        if self._parts.watchdog is not None:
-            self._parts.watchdog.stop()
         if self._parts.bell is not None:
             await self._offload.call(self._parts.bell.stop)
+        if self._parts.watchdog is not None:  # last: it frees the others of dead connections
+            self._parts.watchdog.stop()
+
+    async def _answered(self, future: asyncio.Future[Any]) -> None:
+        """Wait as long as the database is there; then what was to be given up has run out."""
+        while not (await asyncio.wait([future], timeout=POLL_S))[0]:
+            if self._parts.writer.give_up(self._parts.address.lease_s):
+                for reader in self._parts.readers:
+                    reader.abort()
+        await future
 
     def kill(self) -> None:
         """Die as if by SIGKILL: what waits is not written, and nothing is given up in order."""

@@ -47,6 +47,7 @@ class Writer:
         self._version = 0
         self._left_in_doubt = False
         self._outage_s = 0.0
+        self._away_since: float | None = None
         self.dead = False  # set by another thread: from now on nothing more may land
 
     def work(self, jobs: list[Write]) -> None:
@@ -60,6 +61,16 @@ class Writer:
             else:
                 for each in _portions(list(group), _MOST):
                     self._together(each)
+
+    def give_up(self, after_s: float) -> bool:
+        """Fail what waits, and all that comes, if the database has been away for that long. By any
+        thread; returns whether it was.
+        """
+        since = self._away_since
+        if since is None or self._link.clock.monotonic() - since < after_s:
+            return False
+        self._link.abort()
+        return True
 
     def end(self) -> None:
         """Close the connection."""
@@ -185,6 +196,8 @@ class Writer:
         pauses = self._link.pauses(self._outage_s)
         doubt = False
         while True:
+            if self._link.has_ended:
+                raise failures.away(self._link.address.shown)
             try:
                 if self._left_in_doubt:  # by a group that was given up: its number is not ours
                     self._version = self._link.use(lambda c: self._tables(c).told())
@@ -194,6 +207,7 @@ class Writer:
                     doubt = False
                     if known > self._version:
                         self._version = known
+                        self._away_since = None
                         self._ring()
                         return self._link.use(lambda c: landed(self._tables(c)))
                 answer = self._link.use(lambda c: act(self._tables(c)), size=size)
@@ -203,12 +217,14 @@ class Writer:
                 if not self._link.is_away(error):
                     raise
                 doubt = True
+                self._away_since = self._away_since or self._link.clock.monotonic()
                 if self.dead or not pauses.once():
                     self._left_in_doubt = True
                     self._outage_s = 0.0  # who waits behind these has waited as long
                     raise failures.away(self._link.address.shown) from None
             else:
                 self._version += 1
+                self._away_since = None
                 self._ring()
                 return answer
 
