@@ -111,7 +111,9 @@ async def test_looking_costs_the_same_however_many_rest(tmp_path: Path) -> None:
             for each in name:
                 body = {"agent": "talker", "id": each, "message": "Hi"}
                 await ask(http, "POST", "/sessions", 201, json=body)
-            await until(here, "default", lambda rows: all(r.status == "idle" for r in rows))
+            await until(
+                here, "default", lambda rows: all(r.status == "idle" and r.turns for r in rows)
+            )
             counting = Counting(here.server.stores.base)
             stores = ProjectStores(counting)
             looking = AllProjects(stores, Projects(stores, here.server._engine), SystemClock())
