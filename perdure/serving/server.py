@@ -32,6 +32,7 @@ from perdure.engine.runtime import Engine
 from perdure.environments.egress.gate import Egress
 from perdure.environments.homes import discard
 from perdure.environments.roots import homes_of
+from perdure.ports.commits import Commits
 from perdure.ports.model import Models
 from perdure.ports.sandbox import Change
 from perdure.ports.store import Store
@@ -95,6 +96,8 @@ class Server:
             self._authorities.append(Tokens(oidc, key_set_at(oidc.jwks), self._clock))
         self.projects = Projects(stores, self._engine)
         self.eyes.count(self.projects)
+        if isinstance(stores.base, Commits):
+            stores.base.tell_commits(self.eyes.metrics.committed, self._clock)
         self.services = Services(
             self.projects,
             self._clock,
@@ -178,7 +181,7 @@ class Server:
             await tools.close()
         await self.projects.close()
         self._work.close()
-        self.eyes.close()
+        await asyncio.to_thread(self.eyes.close)
         if self._plan.options.models is None and hasattr(self._models, "close"):
             await self._models.close()
 

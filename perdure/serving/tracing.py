@@ -5,9 +5,11 @@ content. A turn's span hangs under the request that made the session work, and t
 `traceparent` it came with; what another process began has no span here.
 """
 
+import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.core.errors import InvalidRequest
@@ -25,15 +27,22 @@ _OPERATIONS: Final[Mapping[str, str]] = {
     "tool": "execute_tool",
 }
 _WOKEN_MOST: Final = 10_000
+_LAST_S: Final = 2.0  # for what is left when the server ends
+_LOG: Final = logging.getLogger("perdure.server")
 
 
 class Tracing:
-    """Makes spans. Implements `doors.watching.Spans` and `Tracer`."""
+    """Makes spans. Implements `doors.watching.Spans` and `Tracer`. `give_up` ends the attempts to
+    send what nobody takes.
+    """
 
-    def __init__(self, provider: "TracerProvider") -> None:
+    def __init__(
+        self, provider: "TracerProvider", give_up: Callable[[], object] | None = None
+    ) -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
+        self._give_up = give_up
         self._tracer = provider.get_tracer("perdure")
         self._propagator = TraceContextTextMapPropagator()
         self._woken: OrderedDict[str, Context] = OrderedDict()
@@ -116,11 +125,19 @@ class Tracing:
         span.end(step.ended_us * 1000)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send what is left. Blocks, but a collector that does not answer does not keep the server
+        from ending: after two seconds the rest is let go, with a line in the log.
+        """
         for span in self._open.values():
             span.end()
         self._open.clear()
-        self._provider.shutdown()
+        sending = Thread(target=self._provider.shutdown, name="perdure last traces", daemon=True)
+        sending.start()
+        sending.join(_LAST_S)
+        if sending.is_alive():
+            _LOG.warning("traces.unsent the collector does not take the last traces")
+            if self._give_up is not None:
+                self._give_up()
 
 
 class RequestSpans:
@@ -142,6 +159,7 @@ def exporting() -> Tracing:
             "E-OTEL", "Traces need OpenTelemetry, which is not installed.",
             "pip install 'perdure[otel]'",
         ) from error  # fmt: skip
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(exporter.OTLPSpanExporter()))
-    return Tracing(provider)
+    sender = exporter.OTLPSpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(sender))
+    return Tracing(provider, sender.shutdown)

@@ -56,9 +56,9 @@ async def worked(client: httpx2.AsyncClient) -> str:
     return session
 
 
-async def test_what_is_counted() -> None:
+async def test_what_is_counted(tmp_path: Path) -> None:
     async with (
-        up({"looks": LOOKS}, agents=[PORTER]) as server,
+        up({"looks": LOOKS}, tmp_path / "s.db", agents=[PORTER]) as server,
         browser(server, await server.key()) as client,
     ):
         await worked(client)
@@ -74,6 +74,8 @@ async def test_what_is_counted() -> None:
     assert counted['perdure_errors_total{code="E-SESSION-UNKNOWN"}'] == 1
     route = 'method="GET",route="/api/sessions/{id}",status="404"'
     assert counted[f"perdure_requests_total{{{route}}}"] == 1
+    commits = counted["perdure_store_commit_seconds_count"]
+    assert commits == counted["perdure_store_commit_batches_count"] > 2
     assert counted["perdure_streams_open"] == 0 and counted["perdure_requests_open"] == 1
     assert "secret garden" not in text and "hidden" not in text
 

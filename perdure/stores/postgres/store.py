@@ -16,6 +16,7 @@ from perdure.ports.blobs import Blobs
 from perdure.ports.carrying import Kept, KeptDoc, Posted
 from perdure.ports.clock import Clock
 from perdure.ports.cluster import NodeRow
+from perdure.ports.commits import Committed
 from perdure.ports.store import Batch, Claim, Doc, ErrorRow, Letter, SessionRow
 from perdure.stores import refusals, writes
 from perdure.stores.faults import Faults
@@ -112,6 +113,10 @@ class PostgresStore:
     def blobs(self) -> Blobs:
         """Large payloads: in a table, unless another place was given."""
         return self._blobs
+
+    def tell_commits(self, told: Committed, clock: Clock) -> None:
+        """See `Commits.tell_commits`."""
+        self._parts.writer.meter.watch(told, clock)
 
     @property
     def node(self) -> str:

@@ -15,6 +15,7 @@ import psycopg
 from perdure.core.errors import PerdureError
 from perdure.ports.store import Batch
 from perdure.stores import refusals
+from perdure.stores.commits import Meter
 from perdure.stores.faults import Faults
 from perdure.stores.postgres import appends, failures
 from perdure.stores.postgres.appends import Run
@@ -48,6 +49,7 @@ class Writer:
         self._left_in_doubt = False
         self._outage_s = 0.0
         self._away_since: float | None = None
+        self.meter = Meter()
         self.dead = False  # set by another thread: from now on nothing more may land
 
     def work(self, jobs: list[Write]) -> None:
@@ -99,11 +101,13 @@ class Writer:
             self._faults.before_commit(batches)
             if self.dead:
                 return
+            begun = self.meter.begun()
             moved = self._settled(
                 lambda tables: appends.write(tables, runs, self._version + 1),
                 lambda tables: {run.session for run in runs if _landed(tables, run)},
                 _size([job for run in runs for job in run.jobs]),
             )
+            self.meter.done(begun, len(batches))
             self._faults.after_commit(batches)
         except PerdureError as error:
             _fail([job for run in runs for job in run.jobs], error)
@@ -161,8 +165,10 @@ class Writer:
         if self.dead:
             return
         try:
+            begun = self.meter.begun()
             work = partial(self._transact, group=group)
             self._settled(work, lambda _: None, _size(group))
+            self.meter.done(begun, 0)
             self._faults.after_commit(())
         except PerdureError as error:
             _fail(group, error)

@@ -15,7 +15,9 @@ from perdure.core.errors import NotFound, PerdureError
 from perdure.core.journal import Record
 from perdure.ports.blobs import Blobs
 from perdure.ports.carrying import Kept, KeptDoc, Posted
+from perdure.ports.clock import Clock
 from perdure.ports.cluster import NodeRow
+from perdure.ports.commits import Committed
 from perdure.ports.store import Batch, Claim, Doc, ErrorRow, Letter, SessionRow
 from perdure.stores import refusals, writes
 from perdure.stores.blobs import DirectoryBlobs
@@ -126,6 +128,10 @@ class SqliteStore:
     def blobs(self) -> Blobs:
         """Large payloads, in a directory beside the database."""
         return self._blobs
+
+    def tell_commits(self, told: Committed, clock: Clock) -> None:
+        """See `Commits.tell_commits`."""
+        self._writer.meter.watch(told, clock)
 
     async def claim(self, session: str) -> Claim:
         """See `Store.claim`."""

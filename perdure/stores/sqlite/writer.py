@@ -4,6 +4,7 @@ import apsw
 
 from perdure.core.errors import PerdureError
 from perdure.ports.store import Batch
+from perdure.stores.commits import Meter
 from perdure.stores.faults import Faults
 from perdure.stores.sqlite import failures
 from perdure.stores.sqlite.jobs import Aside
@@ -19,6 +20,7 @@ class Writer:
         self._faults = faults
         self._page_bytes = tables.connection.pragma("page_size")
         self.wal_bytes = 0
+        self.meter = Meter()
         self.dead = False  # set by another thread: from now on nothing more may land
         tables.connection.set_wal_hook(self._note_wal)
 
@@ -42,6 +44,7 @@ class Writer:
             job.error = self._translated(error)
 
     def _commit(self, group: list[Write]) -> None:
+        begun = self.meter.begun()
         try:
             self._prepare(group)
         except PerdureError as error:
@@ -57,6 +60,7 @@ class Writer:
             return
         try:
             self._tables.commit()
+            self.meter.done(begun, len(_batches(group)))
             self._faults.after_commit(_batches(group))
         except PerdureError as error:
             _fail(group, error)
