@@ -149,7 +149,7 @@ async def test_nobody_listens_for_nobody_and_all_share_one_stream(place: Place) 
         upstreams = other.server.membership._upstreams
         assert upstreams is not None
         for _ in range(500):  # until it is noticed that they have gone
-            if not upstreams.open:
+            if not upstreams.open and not hub._followers:
                 break
             await a_moment()
         assert upstreams.open == 0 and not hub._followers
