@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: real nodes, struck in every way, on a database that fails over."""
+"""The short form of `make chaos`: real nodes, struck in every way, on a primary that fails over."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -50,7 +50,8 @@ def parse(url: str) -> Address:
     if not plain or len(schema) > _LONGEST:
         what = f"small letters, digits and _, {_LONGEST} at most"
         raise _unfit(f"{schema!r} is no name for a schema: {what}")
-    libpq = _joined(parts.netloc, parts.path, urlencode(rest, quote_via=quote))
+    # A comma parts several hosts: left as it is, it says that there are some.
+    libpq = _joined(parts.netloc, parts.path, urlencode(rest, safe="/,", quote_via=quote))
     return Address(
         libpq,
         _shown(parts.netloc, parts.path, [*rest, *ours.items()]),

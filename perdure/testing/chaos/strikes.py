@@ -18,6 +18,7 @@ from perdure.testing.chaos.proxy import FaultProxy, Rule
 COMMITS: Final = re.compile(r"^\s*COMMIT\b|\bINSERT INTO events\b", re.IGNORECASE)
 SKEWS_S: Final = (0.0, 300.0, -300.0)
 _MET_S: Final = 3.0
+_LONG_OF: Final = 0.25  # of the outages of the database
 
 
 @dataclass
@@ -115,14 +116,23 @@ async def refuse(f: Field) -> None:
 
 
 async def away(f: Field) -> None:
-    """The database is away for all nodes and clients, for longer than the lease."""
-    await _outage(f, "", "database away", list(f.ground.proxies.values()))
+    """The database is away for all nodes and clients, for longer than the lease; at times for
+    fifteen leases, which is half a minute.
+    """
+    times = 15.0 if f.chance.random() < _LONG_OF else 1.0
+    await _outage(f, "", "database away", list(f.ground.proxies.values()), times=times)
 
 
 async def _outage(
-    f: Field, node: str, kind: str, proxies: list[FaultProxy], *, silent: bool = False
+    f: Field,
+    node: str,
+    kind: str,
+    proxies: list[FaultProxy],
+    *,
+    silent: bool = False,
+    times: float = 1.0,
 ) -> None:
-    seconds = f.beyond_the_lease_s
+    seconds = f.lease_s * times if times > 1.0 else f.beyond_the_lease_s
     f.struck(node, kind, seconds)
     await asyncio.gather(*(proxy.outage(seconds, silent=silent) for proxy in proxies))
 
