@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import psycopg
 
 from bench.measure import Control
 from bench.peers.figures import Growth, Kill, Skipped, Speed
@@ -85,7 +86,7 @@ class Bench:
         self.control.burst(20)
         try:
             _say(f"{system.label}: {what}: {measure()}")
-        except (Failed, OSError) as error:
+        except (Failed, OSError, psycopg.Error) as error:
             _say(f"SKIPPED {system.label}: {what}: {error}")
             self.skipped.append(Skipped(system.name, what, str(error)))
             known = system.name in self.versions

@@ -58,32 +58,39 @@ _SPREAD: Final = "the median over the rounds and their range"
 
 
 def short(figures: Figures) -> str:
-    """Return one table, for README.md: figures, and behind them how many times Perdure's."""
+    """Return one table, for README.md."""
     found = Found(figures)
-    many = [n for n in found.sizes if n > 1][:1]
-    longest = found.lengths[-1:]
-    heads = [
-        "system",
-        *(f"steps/s, {_sessions(n)}" for n in (*found.sizes[:1], *many)),
-        "step p50",
-        *(f"disk, {n:,} steps" for n in longest),
-        "SIGKILL to next step",
+    longest = [f"disk, {n:,} steps" for n in found.lengths[-1:]]
+    heads = ["system", *(f"steps/s, {_sessions(n)}" for n in found.sizes[:2]), "step p50"]
+    rows = [_short_row(found, system) for system in found.systems]
+    note = f"Behind each figure: × how many times better Perdure on SQLite did, {_SPREAD}."
+    table = _table([*heads, *longest, "SIGKILL to next step"], rows)
+    return "\n\n".join((_run(figures), note, table))
+
+
+def _short_row(found: Found, system: System) -> list[str]:
+    one = found.sizes[0] if found.sizes else 1
+    rows, kills = found.speeds(system, one), found.kills(system)
+    growth = found.growth(system, found.lengths[-1]) if found.lengths else None
+    p50 = tables.middle(rows, lambda e: e.p50_ms)
+    kill = tables.middle(kills, lambda e: e.next_ms)
+    cells = [
+        *(
+            (tables.rate(found, system, n), tables.speed_ratio(found, system, n))
+            for n in found.sizes[:2]
+        ),
+        (f"{p50} ms", tables.step_ratio(found, system, lambda e: e.p50_ms, one)),
     ]
-    rows = [_short_row(found, system, many, longest) for system in found.systems]
-    return "\n\n".join((_run(figures), _table(heads, rows)))
-
-
-def _short_row(found: Found, system: System, many: list[int], longest: list[int]) -> list[str]:
-    rows = found.speeds(system, found.sizes[0]) if found.sizes else []
-    growths = [found.growth(system, steps) for steps in longest]
-    kills = found.kills(system)
+    if found.lengths:
+        size = tables.size(growth.disk) if growth else tables.NOTHING
+        cells.append((size, tables.growth_ratio(found, system, lambda e: float(e.disk))))
+    cells.append((f"{kill} ms", tables.kill_ratio(found, system)))
+    own = system.name == BASE
     return [
-        system.label,
-        *(tables.rate(found, system, n) for n in (*found.sizes[:1], *many)),
-        f"{tables.middle(rows, lambda e: e.p50_ms)} ms" if rows else tables.NOTHING,
-        *(tables.size(g.disk) if g else tables.NOTHING for g in growths),
-        f"{tables.middle(kills, lambda e: e.next_ms)} ms" if kills else tables.NOTHING,
-    ]
+        f"**{system.label}**" if own else system.label,
+        *(figure if own or ratio == tables.NOTHING else f"{figure} × {ratio}"
+          for figure, ratio in cells),
+    ]  # fmt: skip
 
 
 def _run(figures: Figures) -> str:

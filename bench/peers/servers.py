@@ -1,9 +1,11 @@
 """The servers that systems need, where their data lies, and what they wrote."""
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -12,6 +14,7 @@ from typing import Final, Protocol
 
 import psycopg
 
+from bench.measure import as_nice
 from bench.peers.process import PEERS, Failed
 from bench.peers.serve import written
 from bench.peers.systems import System
@@ -72,11 +75,27 @@ class Files:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def stand(server: PostgresServer) -> None:
+    """Start the server again where it has died, and say what it said last. Raises `Failed`."""
+    try:
+        psycopg.connect(server.conninfo(), connect_timeout=5).close()
+    except psycopg.OperationalError:
+        last = server.log.read_text(errors="replace").splitlines()[-5:]
+        print("PostgreSQL is started again; it said:", *last, sep="\n  ", file=sys.stderr)
+        try:
+            server.kill()
+            server.start()
+        except (RuntimeError, OSError) as error:
+            raise Failed(f"PostgreSQL does not start: {error}") from error
+        as_nice(server._postmaster)
+
+
 class Database(Files):
     """A new database on a server that all systems share, one after the other."""
 
     def __init__(self, folder: Path, server: PostgresServer) -> None:
         super().__init__(folder)
+        stand(server)
         self._server = server
         self._name = "b" + "".join(c for c in folder.name if c.isalnum())
         self.url = server.make_database(self._name)
@@ -96,7 +115,8 @@ class Database(Files):
 
     def close(self) -> None:
         """See `Place.close`."""
-        self._ask(f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")
+        with contextlib.suppress(psycopg.Error):
+            self._ask(f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")
         super().close()
 
     def _size(self) -> int:
