@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from perdure.core.errors import InvalidRequest, SessionBusy, Unavailable
+from perdure.core.errors import InvalidRequest, SessionBusy
 from perdure.ports.store import Batch, Claim
 from perdure.stores.postgres.address import parse
 from perdure.stores.postgres.appends import Run, write
@@ -16,11 +16,9 @@ from perdure.stores.postgres.link import Connection, Link
 from perdure.stores.postgres.statements import load
 from perdure.stores.postgres.store import PostgresStore
 from perdure.stores.postgres.tables import Tables
-from perdure.stores.postgres.watchdog import Watchdog
 from perdure.stores.system import SystemClock
 from perdure.stores.writes import Append
-from perdure.testing.postgres import PostgresServer
-from perdure.testing.store_harness import Pen, begin, chain, payloads, refused
+from perdure.testing.store_harness import Pen, begin, chain, payloads
 from tests.contract.postgres import database, expire, postgres
 
 __all__ = ["database", "postgres"]  # fixtures
@@ -247,86 +245,3 @@ async def test_a_late_commit_does_not_turn_the_witness_back(database: str) -> No
         write(mine, [Run(Append(Batch("none", 1, 0, [])))], 4)
         assert mine.told() == 5
     await store.close()
-
-
-# -- connections that nobody answers
-
-
-async def test_a_server_that_falls_silent_while_it_is_greeted_is_left() -> None:
-    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(4096)
-        writer.write(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")  # you are in; and nothing ever after
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        address = f"postgresql://u@127.0.0.1:{port}/d?sslmode=disable&gssencmode=disable"
-        link = Link(parse(f"{address}&patience_s=0.3"), "greeted", SystemClock())
-        watchdog = Watchdog([link])
-        async with asyncio.timeout(10):
-            with pytest.raises(psycopg.OperationalError):
-                await asyncio.to_thread(link.use, lambda connection: connection.execute("SELECT 1"))
-        watchdog.stop()
-        link.end()
-
-
-async def test_what_waits_for_a_lock_ends_when_its_node_has_gone(database: str) -> None:
-    """Or else each try of a node that waits would leave one more connection with the server."""
-    store = await PostgresStore.open(database)
-    await begin(store)
-    link = Link(parse(database), "stuck", SystemClock())
-    patient = f"{database}&lease_s=60"  # or the server ends a transaction that stands still
-    with another(patient) as one, another(database) as two, one.transaction():
-        one.execute("SELECT 1 FROM sessions FOR UPDATE")
-        waiting = asyncio.create_task(asyncio.to_thread(locked, link))
-        ask = b"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'perdure stuck'"
-        lock = ask + b" AND wait_event_type = 'Lock'"
-        await counted(two, lock, 1)
-        link.cut()
-        await waiting
-        await counted(two, ask, 0)
-    await store.close()
-
-
-def locked(link: Link) -> None:
-    with pytest.raises(psycopg.OperationalError):
-        link.use(lambda connection: connection.execute("SELECT 1 FROM sessions FOR UPDATE"))
-
-
-async def counted(connection: Connection, ask: bytes, count: int) -> None:
-    async with asyncio.timeout(10):
-        while connection.execute(ask).fetchall() != [(count,)]:
-            await asyncio.to_thread(connection.execute, "SELECT pg_sleep(0.05)")
-
-
-@pytest.mark.parametrize("how", ["kill", "pause"])
-async def test_closing_does_not_wait_for_a_database_that_is_away(how: str) -> None:
-    with PostgresServer() as server:
-        options = {"lease_s": "1", "patience_s": "1", "outage_s": "300"}
-        store = await PostgresStore.open(server.url(**options))
-        pen = await begin(store)
-        getattr(server, how)()
-        late = store.append(pen.batch(b"late"))
-        reading = asyncio.ensure_future(store.read("ses_1"))
-        posts = [store.post("ses_1", f"k{n}", b"body") for n in range(300)]
-        sent = asyncio.gather(late, *posts, return_exceptions=True)
-        await asyncio.wait([reading], timeout=0.1)
-        async with asyncio.timeout(30):
-            await store.close()
-            answers = await sent
-        assert {getattr(answer, "code", None) for answer in answers} == {"E-STORE-AWAY"}
-        assert (await refused(Unavailable, reading)).code == "E-STORE-AWAY"
-
-
-async def test_closing_waits_for_a_database_that_has_much_to_do(database: str) -> None:
-    store = await PostgresStore.open(f"{database}&lease_s=0.5")
-    await begin(store)
-    with another(f"{database}&lease_s=60") as one:
-        with one.transaction():
-            one.execute("SELECT 1 FROM sessions FOR UPDATE")
-            posted = asyncio.ensure_future(store.post("ses_1", "k", b"body"))
-            closing = asyncio.ensure_future(store.close())
-            await asyncio.wait([closing], timeout=1.5)
-        await closing
-    assert await posted

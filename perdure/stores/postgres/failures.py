@@ -75,6 +75,16 @@ def refused(shown: str, error: psycopg.Error) -> Unavailable:
     hint = "Is it running, and reachable from here? Write postgresql://user@host:5432/database"
     if "password" in said or "authentication" in said:
         why, hint = "does not let us in", "Give the user's password by PGPASSWORD or ~/.pgpass."
+    elif 'role "' in said:
+        why, hint = "does not know the user", "createuser makes it; or name another one."
+    elif "too many clients" in said or "connection slots" in said:
+        why = "has no connection left"
+        hint = "A node takes six of them: raise max_connections, or run fewer nodes."
+    elif isinstance(error, psycopg.ProgrammingError):
+        why, hint = (
+            "is no address that libpq knows",
+            "Look at what stands behind the question mark.",
+        )
     elif "does not exist" in said:
         why, hint = "does not exist", "createdb makes it; perdure makes its tables by itself."
     return Unavailable("E-STORE-AWAY", f"The database {shown} {why}. Nothing was opened.", hint)

@@ -48,6 +48,7 @@ class Writer:
         self._version = 0
         self._left_in_doubt = False
         self._outage_s = 0.0
+        self._doubted = False  # whether the connection broke around the group in hand
         self._away_since: float | None = None
         self.meter = Meter()
         self.dead = False  # set by another thread: from now on nothing more may land
@@ -126,15 +127,23 @@ class Writer:
             self._wave([Run(job)])
 
     def _answer(self, runs: Sequence[Run], moved: set[str]) -> None:
-        lapsed = self._lease.is_over()
+        lapsed, doubted = self._lease.is_over(), self._doubted
         for run in runs:
             if run.jobs[0].error is not None:
                 continue
             if run.session not in moved:
-                self._refuse(run)
+                if not (doubted and self._is_there(run)):
+                    self._refuse(run)
             elif lapsed and not self._still(run.first):
                 # It landed, but another node may have gone on with it: what follows is not ours.
                 _fail(run.jobs, refusals.lease_lost(run.first))
+
+    def _is_there(self, run: Run) -> bool:
+        """Whether the server had it before we asked anew, and did it after all."""
+        try:
+            return self._asked(lambda tables: _is_there(tables, run))
+        except (PerdureError, psycopg.Error):
+            return False
 
     def _refuse(self, run: Run) -> None:
         if len(run.jobs) > 1:
@@ -200,7 +209,7 @@ class Writer:
         answer was lost. Raises `Unavailable` (E-STORE-AWAY) when the database stays away.
         """
         pauses = self._link.pauses(self._outage_s)
-        doubt = False
+        doubt = self._doubted = False
         while True:
             if self._link.has_ended:
                 raise failures.away(self._link.address.shown)
@@ -222,7 +231,7 @@ class Writer:
                     continue
                 if not self._link.is_away(error):
                     raise
-                doubt = True
+                doubt = self._doubted = True
                 self._away_since = self._away_since or self._link.clock.monotonic()
                 if self.dead or not pauses.once():
                     self._left_in_doubt = True
@@ -273,7 +282,19 @@ def _size(jobs: Iterable[Write]) -> int:
 
 
 def _landed(tables: Tables, run: Run) -> bool:
-    return all(tables.has(job.batch) is not False for job in run.jobs)
+    """Whether it did, when its group did: what was refused is not in the journal."""
+    there = [tables.has(job.batch) for job in run.jobs]
+    if there == [None] * len(there):  # nothing but rows: who may write them still, wrote them
+        return tables.refusal(run.first) is None
+    return False not in there
+
+
+def _is_there(tables: Tables, run: Run) -> bool:
+    found = tables.find(run.session)
+    if found is None or not tables.holds(found, run.first.epoch):
+        return False
+    there = [tables.has(job.batch) for job in run.jobs]
+    return True in there and False not in there
 
 
 def _fail(jobs: Sequence[Write], error: PerdureError) -> None:
