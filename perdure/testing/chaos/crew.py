@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,6 +25,7 @@ from perdure.testing.chaos import history as h
 from perdure.testing.chaos.agents import OneModel, agent
 from perdure.testing.chaos.checker import Anomaly, History, Kind, check
 from perdure.testing.chaos.ground import CLIENT, Ground
+from perdure.testing.chaos.lateness import watch
 from perdure.testing.chaos.node import Plan
 from perdure.testing.chaos.processes import NodeProcess
 from perdure.testing.chaos.strikes import Field, skew_of
@@ -123,6 +124,8 @@ class Crew:
             world = h.Notes(self._home / "world.jsonl")
             self._ends.callback(world.close)
             await self.engine.register(agent(CLIENT, world))
+            late = asyncio.create_task(watch(self.field))
+            self._ends.callback(late.cancel)
             for place in places:
                 self.field.nodes[place] = await self.start(place)
         except BaseException:
@@ -173,13 +176,9 @@ class Crew:
     def takeovers(self) -> int:
         """How many there were so far."""
         self.users.look()
-        claims: dict[str, list[h.Claimed]] = defaultdict(list)
-        for each in self._tail.observations:
-            if isinstance(each, h.Claimed):
-                claims[each.session].append(each)
         return sum(
             not after.clean and after.node != before.node
-            for each in claims.values()
+            for each in self.users.claims.values()
             for before, after in pairwise(sorted(each, key=lambda claim: claim.epoch))
         )
 

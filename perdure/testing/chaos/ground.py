@@ -1,6 +1,7 @@
 """What the nodes stand on: a database, and between each node and it a proxy of its own."""
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -35,6 +36,10 @@ class Ground(Protocol):
         """Return the store's address around all proxies."""
         ...
 
+    async def probe(self) -> None:
+        """Commit something small around everything of ours: no proxy, none of our tables."""
+        ...
+
     async def close(self) -> None:
         """Let everything go."""
         ...
@@ -57,6 +62,9 @@ class SqliteGround:
     def straight(self) -> str:
         """See `Ground.straight`."""
         return self._url
+
+    async def probe(self) -> None:
+        """See `Ground.probe`. There is no server that could be late."""
 
     async def close(self) -> None:
         """See `Ground.close`."""
@@ -114,6 +122,17 @@ class PostgresGround:
         for proxy in self.proxies.values():
             proxy.target = self.server.address
             proxy.cut()
+
+    async def probe(self) -> None:
+        """See `Ground.probe`."""
+        with contextlib.suppress(psycopg.Error):  # it is away, by our doing
+            await asyncio.to_thread(self._commit)
+
+    def _commit(self) -> None:
+        words = f"{self.server.conninfo()} connect_timeout=5"
+        with psycopg.connect(words, autocommit=True) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS chaos_probe (n int)")
+            connection.execute("INSERT INTO chaos_probe VALUES (1)")
 
     async def close(self) -> None:
         """See `Ground.close`. The first server is its owner's to close."""

@@ -33,11 +33,11 @@ class Field:
     nodes: dict[str, NodeProcess] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
-    def struck(self, node: str, kind: str, seconds: float | None) -> None:
-        """Write a strike down. What it may have caused goes on a while behind its end; `seconds`
-        None is for ever.
+    def struck(self, node: str, kind: str, seconds: float | None, *, ago_s: float = 0.0) -> None:
+        """Write a strike down, that began `ago_s` ago. What it may have caused goes on a while
+        behind its end; `seconds` None is for ever.
         """
-        now, until = h.now_ns(), h.FOREVER
+        now, until = h.now_ns() - int(ago_s * 1e9), h.FOREVER
         if seconds is not None:
             until = now + int((seconds + 3 * self.lease_s + 1.0) * 1e9)
         self.notes.write(h.Struck(node, kind, now, until))

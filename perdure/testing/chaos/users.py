@@ -37,6 +37,7 @@ class Users:
         self._ended: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._asked: set[asyncio.Task[None]] = set()
         self._began: set[tuple[str, str]] = set()
+        self.claims: dict[str, list[h.Claimed]] = defaultdict(list)
 
     async def converse(self, session: str, scripts: Sequence[str], *, rest_s: float = 0.3) -> None:
         """Send messages to a session, each when the turn of the one before is over, until `stop`.
@@ -103,3 +104,5 @@ class Users:
         for each in self._tail.poll():
             if isinstance(each, h.Began):
                 self._began.add((each.session, each.call))
+            elif isinstance(each, h.Claimed):
+                self.claims[each.session].append(each)
