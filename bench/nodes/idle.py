@@ -73,8 +73,7 @@ async def idle(server: PostgresServer, many: int, waves: int, control: Control) 
     try:
         for wave in range(waves):
             control.burst(20)
-            for place in places if wave % 2 else reversed(places):
-                await _calls(place, wave)
+            await _calls(places, wave)
         size, events = _sizes(places[-1])
         scans = _scans(places[-1])
         wal = await _touched(places[-1])
@@ -118,20 +117,30 @@ async def _template(url: str) -> None:
     await store.close()
 
 
-async def _calls(place: Place, wave: int) -> None:
-    store, draw = place.store, place.draw
-    names = [f"idle-{draw.randint(1, FEW)}" for _ in range(_WAVE)]
-    for name in names:
-        await _claimed(place, "claim, of the same hundred", name)
-        # Its page is read, and goes into the log as a whole: nobody has touched it for long.
-        await _claimed(place, "claim, of any", f"idle-{draw.randint(1, place.size)}")
-    for _ in range(_WAVE):
-        await _timed(place, "abandoned", lambda: store.abandoned(100))
-        await _timed(place, "due", lambda: store.due(_NOW_US, 100))
-        await _timed(place, "mailboxes", store.mailboxes)
-        await _timed(place, "changed", lambda: store.changed(0.0))
-    for number, name in enumerate(names[:10]):
-        await _woken(place, name, f"{wave}-{number}")
+async def _calls(places: list[Place], wave: int) -> None:
+    """Make each call here, then there: what else happens on the machine hits both alike."""
+    for turn in range(_WAVE):
+        for place in places if turn % 2 else places[::-1]:
+            draw = place.draw
+            name = f"idle-{draw.randint(1, FEW)}"
+            await _claimed(place, "claim, of the same hundred", name)
+            # Its page is read, and goes into the log as a whole: nobody has touched it for long.
+            await _claimed(place, "claim, of any", f"idle-{draw.randint(1, place.size)}")
+    for turn in range(_WAVE * 2):
+        for place in places if turn % 2 else places[::-1]:
+            await _looks(place)
+    for number in range(10):
+        for place in places if number % 2 else places[::-1]:
+            name = f"idle-{place.draw.randint(1, FEW)}"
+            await _woken(place, name, f"{wave}-{number}")
+
+
+async def _looks(place: Place) -> None:
+    store = place.store
+    await _timed(place, "abandoned", lambda: store.abandoned(100))
+    await _timed(place, "due", lambda: store.due(_NOW_US, 100))
+    await _timed(place, "mailboxes", store.mailboxes)
+    await _timed(place, "changed", lambda: store.changed(0.0))
 
 
 async def _claimed(place: Place, what: str, name: str) -> None:

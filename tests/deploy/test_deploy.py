@@ -114,3 +114,17 @@ def test_every_variable_is_one_that_perdure_knows() -> None:
 
     for name in set(re.findall(r"\bPERDURE_\w+", "\n".join(texts))):
         assert f"`{name}`" in documented, name
+
+
+def test_every_table_has_its_statement_for_a_database_spread_over_machines() -> None:
+    folder = ROOT / "perdure" / "stores" / "sql" / "postgres" / "migrations"
+    made = "".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.sql")))
+    text = (ROOT / "docs" / "sizing.md").read_text(encoding="utf-8")
+    keyed = set(re.findall(r"create_distributed_table\('(\w+)', 'session'", text))
+    named = set(re.findall(r"^SELECT \w+\('(\w+)'", text, re.MULTILINE)) - {"migrations"}
+
+    assert named == set(re.findall(r"^CREATE TABLE (\w+)", made, re.MULTILINE))
+    for table in keyed:
+        body = made.split(f"CREATE TABLE {table} (", 1)[1].split("\n)", 1)[0]
+        assert body.lstrip().startswith("session text"), table
+        assert re.search(r"PRIMARY KEY \(session|^\s*session .* PRIMARY KEY", body), table
