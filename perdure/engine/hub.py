@@ -4,7 +4,7 @@ are never stored. A follower that is too slow loses its backlog and re-reads the
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
@@ -78,6 +78,7 @@ class Hub:
         self.watch: Callable[[str, list[Event], State], object] = _nobody  # all that is published
         self.listened: Callable[[str, bool], object] = _never  # the first comes, the last has gone
         self.moved: Callable[[str], object] = _deaf  # a follower has read on in the journal
+        self._ends: dict[str, int] = {}  # of what is followed, as far as it was told
         self._followers: dict[str, dict[Follower, None]] = {}  # told in the order they came
 
     @contextmanager
@@ -95,11 +96,14 @@ class Hub:
             del left[follower]
             if not left:
                 del self._followers[session]
+                self._ends.pop(session, None)
                 self.listened(session, False)
 
     def publish(self, session: str, events: list[Event], state: State) -> None:
         """Hand out durable events and the state after the last of them."""
         self.watch(session, events, state)
+        if events and session in self._followers:
+            self._ends[session] = events[-1].seq
         for follower in self._followers.get(session, ()):
             follower.state = state
             for event in events:
@@ -115,9 +119,20 @@ class Hub:
         for follower in self._followers.get(session, ()):
             follower.fail(error)
 
-    def nudge(self) -> None:
-        """Make every follower re-read: another process may have written."""
-        for followers in self._followers.values():
+    @property
+    def followed(self) -> list[str]:
+        """The sessions that somebody follows."""
+        return list(self._followers)
+
+    def nudge(self, ends: Mapping[str, int]) -> None:
+        """Make followers re-read where the journal ends elsewhere than when this was last asked:
+        another process has written. `ends` are those of all sessions that are followed.
+        """
+        for session, followers in self._followers.items():
+            end = ends.get(session, 0)
+            if self._ends.get(session) == end:
+                continue
+            self._ends[session] = end
             for follower in followers:
                 follower.put(None)
 

@@ -72,7 +72,9 @@ async def _ask(engine: Watched) -> None:
 
 
 async def _hear(engine: Watched) -> None:
-    engine.hub.nudge()
+    followed = engine.hub.followed
+    if followed:
+        engine.hub.nudge(await engine.kit.store.ends(followed))
     for session_id in await engine.kit.store.mailboxes():
         if engine.drives(session_id) or session_id in engine.trees.awaited:
             engine.wake(session_id)

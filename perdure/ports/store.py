@@ -210,6 +210,12 @@ class Store(Protocol):
         """Return the row of one session, or None when it has no events."""
         ...
 
+    async def ends(self, sessions: Sequence[str]) -> dict[str, int]:
+        """Return the seq of the last event of each of these sessions; those without events are left
+        out. One question, however many.
+        """
+        ...
+
     async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         """Return at most `limit` sessions whose row has a `wake_at_us` that is not after `now_us`
         and whose name begins with `prefix`, earliest first, those of the same moment by name. 0 is

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Final, NoReturn, TypeVar
 
 from perdure.core import journal
@@ -139,6 +139,10 @@ class RemoteStore:
     async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         """See `Store.due`: what is due is the server's business."""
         return []
+
+    async def ends(self, sessions: Sequence[str]) -> dict[str, int]:
+        """See `Store.ends`: sessions are followed by streams, which say so themselves."""
+        return {}
 
     async def abandoned(self, limit: int = 100) -> list[str]:
         """See `Store.abandoned`: what nobody works on is the server's business."""

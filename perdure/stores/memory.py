@@ -175,6 +175,11 @@ class MemoryStore(MemoryCarrying):
             return None
         return journal.row or SessionRow(id=session, seq=journal.seq)
 
+    async def ends(self, sessions: Sequence[str]) -> dict[str, int]:
+        """See `Store.ends`."""
+        journals = {name: self._journal(name) for name in sessions}
+        return {name: each.seq for name, each in journals.items() if each and each.records}
+
     async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         """See `Store.due`."""
         journals = [self._disk.journals[name] for name in self._names(prefix)]

@@ -171,6 +171,12 @@ class ProjectStore:
         """See `Store.mailboxes`."""
         return self._bared(await self._base.mailboxes(self._prefix + prefix))
 
+    async def ends(self, sessions: Sequence[str]) -> dict[str, int]:
+        """See `Store.ends`."""
+        made = {self._at(name): name for name in sessions}
+        found = await self._base.ends(list(made))
+        return {made[name]: seq for name, seq in found.items()}
+
     async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         """See `Store.due`."""
         most = limit

@@ -1,6 +1,6 @@
 """The store of a simulated process: slow to answer, and now and then without room."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 from perdure.core.journal import Record
@@ -70,6 +70,10 @@ class StoreProxy:
     async def delete_session(self, session: str) -> None:
         """See `Store.delete_session`."""
         await self._inner.delete_session(session)
+
+    async def ends(self, sessions: Sequence[str]) -> dict[str, int]:
+        """See `Store.ends`."""
+        return await self._inner.ends(sessions)
 
     async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         """See `Store.due`."""

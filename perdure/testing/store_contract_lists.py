@@ -110,6 +110,21 @@ class ListsContract:
         await saving
         assert await store.load_state("ses_1") == (1, b"as it was")
 
+    async def test_where_journals_end_is_one_question(self, harness: StoreHarness) -> None:
+        store, other = await harness.open(), await harness.open()
+        pen = await begin(store, "ses_1", events=2)
+        await begin(other, "ses_2", events=1)
+        await store.claim("ses_empty")
+        asked = ["ses_2", "ses_1", "ses_empty", "ses_none", "", "a\0b"]
+        assert await store.ends(asked) == {"ses_1": 2, "ses_2": 1}
+        await store.append(pen.batch(b"3", b"4"))
+        await store.fork("ses_1", 3, "ses_fork")
+        assert await other.ends(["ses_1", "ses_fork"]) == {"ses_1": 4}
+        fork = Pen(await store.claim("ses_fork"))
+        await store.append(fork.batch(b"of its own"))
+        assert await other.ends(["ses_fork"]) == {"ses_fork": 4}
+        assert await other.ends([]) == {}
+
     async def test_nothing_has_changed(self, harness: StoreHarness) -> None:
         store = await harness.open()
         await quiet(store)

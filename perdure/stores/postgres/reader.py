@@ -118,6 +118,11 @@ class Reader:
         rows = self._all(self.sql.read_session, session=_name(session))
         return row_of(*rows[0]) if rows else None
 
+    def ends(self, sessions: Sequence[str]) -> dict[str, int]:
+        """See `Store.ends`."""
+        names = [name for name in sessions if refusals.is_name(name)]
+        return {row[0]: row[1] for row in self._all(self.sql.read_ends, names=names)}
+
     def due(self, now_us: int, limit: int, prefix: str) -> list[str]:
         """See `Store.due`."""
         values = {"now_us": _count(now_us), "limit": _count(limit), **_range(prefix)}

@@ -55,6 +55,7 @@ class Statements(NamedTuple):
     read_blobs: str
     read_docs: str
     read_due: str
+    read_ends: str
     read_errors: str
     read_errors_of: str
     read_events: str

@@ -191,6 +191,11 @@ class PostgresStore:
         """See `Store.session`."""
         return await self._read(lambda reader: reader.session(session))
 
+    async def ends(self, sessions: Sequence[str]) -> dict[str, int]:
+        """See `Store.ends`."""
+        names = list(sessions)
+        return await self._read(lambda reader: reader.ends(names))
+
     async def due(self, now_us: int, limit: int = 100, prefix: str = "") -> list[str]:
         """See `Store.due`."""
         return await self._read(lambda reader: reader.due(now_us, limit, prefix))

@@ -1,6 +1,6 @@
 """Reads, on a connection of their own: they never wait for a commit, nor it for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -82,6 +82,11 @@ class Reader:
         rows = self.connection.execute(self.sql.read_session, (_name(session),))
         found = [row_of(*row) for row in rows]
         return found[0] if found else None
+
+    def ends(self, sessions: Sequence[str]) -> dict[str, int]:
+        """See `Store.ends`."""
+        names = codec.encode([name for name in sessions if refusals.is_name(name)]).decode()
+        return dict(self.connection.execute(self.sql.read_ends, (names,)))
 
     def due(self, now_us: int, limit: int, prefix: str) -> list[str]:
         """See `Store.due`."""

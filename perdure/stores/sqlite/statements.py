@@ -53,6 +53,7 @@ class Statements(NamedTuple):
     read_sessions: str
     read_session: str
     read_due: str
+    read_ends: str
     read_unfinished: str
     read_owner: str
     read_owned: str
