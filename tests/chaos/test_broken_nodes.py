@@ -1,6 +1,5 @@
 """Each store that is wrong on purpose is caught, and the right one is not, by the same scene."""
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,15 +8,17 @@ import pytest
 
 from perdure.core.codec import encode
 from perdure.core.content import as_content
-from perdure.core.errors import SessionBusy
+from perdure.core.errors import LeaseLost
 from perdure.core.inbox import Say
-from perdure.ports.store import Claim, Store
-from perdure.testing.broken_nodes import VARIANTS
+from perdure.stores.postgres.store import PostgresStore
+from perdure.testing.broken_nodes import VARIANTS, opened
 from perdure.testing.chaos import history as h
-from perdure.testing.chaos.checker import Kind
+from perdure.testing.chaos.checker import History, Kind, check
 from perdure.testing.chaos.crew import Crew
 from perdure.testing.chaos.proxy import Link
+from perdure.testing.chaos.witness import watched
 from perdure.testing.postgres import PostgresServer
+from perdure.testing.store_harness import Pen
 from tests.chaos.scenes import CALM_LEASE_S, LEASE_S, Witness, crew_on, place_of
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
@@ -31,43 +32,25 @@ async def kinds_of(crew: Crew) -> set[str]:
     return {anomaly.kind for anomaly in report.anomalies}
 
 
-async def a_zombie_writes(server: PostgresServer, home: Path, variant: str) -> set[str]:
-    """A node stands still in the midst of a call; another owner has taken the session, and has
-    written nothing yet, when it wakes up.
-    """
-    async with crew_on(server, home, nodes=1, variant=variant, follow=False) as crew:
-        witness = Witness(home)
-        await crew.talk("s", "look 0.1")
-        await witness.until(lambda: witness.began("s", "look"))
-        node = crew.field.nodes["n1"]
-        node.pause()
-        crew.field.struck(node.name, "SIGSTOP", None)
-        other = crew.engine.kit.store
-        claim = await taken(other, "s")
-        before = len(witness.seen)
-        node.resume()
-        with contextlib.suppress(TimeoutError):  # one that has understood does not even try
-            await witness.until(lambda: offered(witness.seen[before:], node.name), 3 * LEASE_S)
-        await other.release(claim)
-        return await kinds_of(crew)
-
-
-def offered(seen: list[h.Observation], node: str) -> bool:
-    return any(isinstance(each, h.Offered) and each.node == node for each in seen)
-
-
-async def taken(store: Store, session: str) -> Claim:
-    """Claim a session as soon as the lease of its owner is over."""
-    tick = asyncio.Event()
-    async with asyncio.timeout(20 * LEASE_S):
-        while True:
-            try:
-                return await store.claim(session)
-            except SessionBusy:
-                try:
-                    await asyncio.wait_for(tick.wait(), 0.1)
-                except TimeoutError:
-                    continue
+async def an_old_owner_writes(server: PostgresServer, home: Path, variant: str) -> set[str]:
+    """Another owner has taken the session, and has written nothing yet, when the old one writes."""
+    url = server.make_database(f"old_{abs(hash(home))}")
+    notes = h.Notes(home / "seen.jsonl")
+    one = await (opened(variant, url, 0.0) if variant else PostgresStore.open(url))
+    two = await PostgresStore.open(url)
+    old, new = watched(one, notes, "old"), watched(two, notes, "new")
+    claim = await old.claim("s")
+    pen = Pen(claim)
+    await old.append(pen.batch(b"its own"))
+    await old.release(claim)
+    await new.claim("s")
+    with contextlib.suppress(LeaseLost):
+        await old.append(pen.batch(b"too late"))
+    journals = {"s": await two.read("s")}
+    for store in (one, two):
+        await store.close()
+    notes.close()
+    return {anomaly.kind for anomaly in check(History(h.Tail(home).poll(), journals))}
 
 
 async def clocks_disagree(server: PostgresServer, home: Path, variant: str) -> set[str]:
@@ -84,7 +67,8 @@ async def clocks_disagree(server: PostgresServer, home: Path, variant: str) -> s
         await crew.talk("s", f"book {2 * CALM_LEASE_S}")
         await witness.until(lambda: witness.began("s", "book"))
         ahead.resume()
-        return await kinds_of(crew)
+        found = await kinds_of(crew)
+        return found | ({"a living owner was replaced"} if crew.takeovers else set())
 
 
 async def a_word_is_broken(server: PostgresServer, home: Path, variant: str) -> set[str]:
@@ -128,8 +112,8 @@ def listens(link: Link) -> bool:
 
 
 SCENES: dict[str, tuple[Scene, set[Kind | str]]] = {
-    "no epoch check": (a_zombie_writes, {"stale write"}),
-    "lease on the node's clock": (clocks_disagree, {"re-dispatch"}),
+    "no epoch check": (an_old_owner_writes, {"stale write", "two owners"}),
+    "lease on the node's clock": (clocks_disagree, {"a living owner was replaced"}),
     "acknowledges before commit": (a_word_is_broken, {"lost event"}),
     "no polling floor": (a_notice_is_lost, {"never woke"}),
 }
