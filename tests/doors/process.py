@@ -28,6 +28,7 @@ from perdure.engine.kit import Bounds
 from perdure.models.scripted import Script, Scripted
 from perdure.serving.server import Plan, Server
 from perdure.stores.system import RandomIds, SystemClock
+from perdure.testing.broken_repeats import put_in
 from tests.doors.serving import Scripts
 
 GONE = (openai.APIConnectionError, openai.APIError)
@@ -47,6 +48,7 @@ class Task(msgspec.Struct, frozen=True):
     kill_at: int = 0
     after: bool = False
     at: tuple[str, ...] = ("append",)
+    broken: str = ""  # one of `broken_repeats`, if its doors are to be wrong
     settings: ServerSettings = ServerSettings(
         models={"*": "test:*"}, default_model="talk", private_hosts=("127.0.0.1",)
     )
@@ -59,6 +61,8 @@ def _serve(order: bytes, tell: Connection) -> None:
 
 
 async def _run(task: Task, tell: Connection) -> None:
+    if task.broken:
+        put_in(task.broken)
     models = Scripts({name: Scripted(each) for name, each in task.scripts.items()})
     path = Path(task.folder)
     bounds = Bounds(poll_s=0.05, idle_s=0.5)
@@ -116,6 +120,7 @@ class Home:
     scripts: dict[str, Script]
     settings: ServerSettings | None = None
     store: str = ""  # another one than the file at `path`
+    broken: str = ""  # see `Task`
     process: ForkServerProcess | None = None
     port: int = 0
     keys: dict[str, str] = field(default_factory=dict)
@@ -129,6 +134,7 @@ class Home:
         context = _context()
         mine, its = context.Pipe(duplex=False)
         task = Task(self.url, str(self.path.parent), self.scripts, kill_at, after, at)
+        task = msgspec.structs.replace(task, broken=self.broken)
         if self.settings is not None:
             task = msgspec.structs.replace(task, settings=self.settings)
         self.process = context.Process(target=_serve, args=(msgspec.json.encode(task), its))

@@ -34,10 +34,11 @@ def event(text: str) -> Any:
 
 
 @asynccontextmanager
-async def two(path: Path) -> AsyncIterator[tuple[Home, Home]]:
+async def two(path: Path, broken: str = "") -> AsyncIterator[tuple[Home, Home]]:
     """Two server processes on one store."""
     async with home(path, {"talk": TALK}) as one:
-        other = Home(path, one.scripts, keys=one.keys)
+        one.broken = broken
+        other = Home(path, one.scripts, keys=one.keys, broken=broken)
         try:
             await one.start()
             await other.start()
@@ -66,6 +67,57 @@ async def response(client: openai.AsyncOpenAI, **more: Any) -> str:
     return str(made.id)
 
 
+WRITES: Any = ("append", "put_doc", "post", "fork", "delete_session")
+
+
+async def made_over_a_death(path: Path, number: int, broken: str = "") -> int:
+    """Kill a server at a write of a response, ask again twice; return how many were made."""
+    async with home(path, {"talk": TALK}) as here:
+        here.broken = broken
+        await here.start(number, at=WRITES)
+        with contextlib.suppress(*GONE):
+            await response(await here.openai())
+        if here.alive:
+            await here.kill()
+        await here.start()
+        names = {await response(await here.openai()) for _ in range(2)}
+        return max(len(names), len(await said(path)))
+
+
+async def all_get_the_same_of_two(path: Path, rounds: int, broken: str = "") -> bool:
+    """Ask two processes at once, under so many keys; return whether each key's requests were all
+    answered, and with the same response.
+    """
+    async with two(path, broken) as both:
+        clients = [await each.openai() for each in both]
+        for number in range(rounds):
+            key: Any = {"extra_headers": {"idempotency-key": f"k{number}"}}
+            asked = (c.responses.create(model="talk", input="Hi", **key) for c in clients * 2)
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            if len({getattr(each, "id", str(each)) for each in answers}) > 1:
+                return False
+    return True
+
+
+async def test_a_key_that_is_not_kept_is_seen(tmp_path: Path) -> None:
+    assert await made_over_a_death(tmp_path / "whole.db", 0) == 1
+    assert await made_over_a_death(tmp_path / "broken.db", 0, "no-reservation") > 1
+
+
+async def test_a_key_that_is_kept_too_late_is_seen(tmp_path: Path) -> None:
+    found = []
+    for number in range(1, 8):
+        found.append(await made_over_a_death(tmp_path / f"{number}.db", number, "reserves-late"))
+        if found[-1] > 1:
+            return
+    pytest.fail(f"not seen: {found}")
+
+
+async def test_a_key_that_no_process_claims_is_seen(tmp_path: Path) -> None:
+    assert await all_get_the_same_of_two(tmp_path / "whole.db", 3)
+    assert not await all_get_the_same_of_two(tmp_path / "broken.db", 40, "no-claim")
+
+
 @pytest.mark.parametrize("follows", [False, True])
 async def test_a_response_that_was_killed_anywhere_is_made_once(
     tmp_path: Path, *, follows: bool
@@ -79,7 +131,7 @@ async def test_a_response_that_was_killed_anywhere_is_made_once(
                 first = await (await here.openai()).responses.create(model="talk", input="Hello")
                 more, before = {"previous_response_id": first.id}, 1
             await here.kill()
-            await here.start(number, at=("append", "put_doc", "post", "fork", "delete_session"))
+            await here.start(number, at=WRITES)
             with contextlib.suppress(*GONE):
                 await response(await here.openai(), **more)
             if here.alive:
