@@ -191,7 +191,7 @@ class Crew:
             await asyncio.gather(*(node.finish() for node in self.field.nodes.values()))
         except (RuntimeError, PerdureError) as error:
             self.failed.append(str(error))
-        self._tail.poll()
+        self.users.look()
         return await self._reckon(stuck)
 
     async def _come_to_rest(self) -> list[str]:
