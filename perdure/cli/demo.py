@@ -116,6 +116,7 @@ class Show(Onlooker):
         self._files = 0
         self.killed_pid = 0
         self.rolled_back: tuple[str, ...] = ()
+        self.made_anew = False
         self.tests = ""
 
     def introduce(self, project: Project, *, unsandboxed: bool) -> None:
@@ -144,6 +145,8 @@ class Show(Onlooker):
         match event.payload:
             case ToolStarted(call_id=call_id):
                 self._command, self._files = call_id, 0
+            case EnvironmentRestored(call_id=""):  # nodes have a workspace each, made of snapshots
+                self.made_anew = True
             case EnvironmentRestored(paths=paths):
                 self.rolled_back = paths
             case ToolFinished(meta=meta, text=text) if "exit_code" in meta and "OK" in text:
@@ -206,12 +209,15 @@ async def _prove(place: Opened, show: Show, home: Path) -> int:
     right = (c.before and c.after and _cents(c.before) == c.after.strip() for c in prices)
     once = all(right) and len(prices) == PRICES
     back = [path for path in show.rolled_back if path.startswith("prices/")]
+    undone = f"{len(back)} files: {', '.join(back)}"
+    if show.made_anew and not back:
+        undone = "the workspace was made anew, as it was before the command"
     killed = f"SIGKILL of process {show.killed_pid}"
     passed = show.tests.strip().splitlines()[-2] if show.tests else ""
     claims = (
         (show.killed_pid > 0, "killed in mid-command", killed),
         (len(tickets) == 1, "open_ticket ran once", f"tickets.txt: {plural(len(tickets), 'line')}"),
-        (bool(back), "half-done work was taken back", f"{len(back)} files: {', '.join(back)}"),
+        (bool(back) or show.made_anew, "half-done work was taken back", undone),
         (once, "each price was changed once", f"{plural(len(prices), 'file')} compared"),
         (bool(show.tests), "the tests pass", passed),
     )

@@ -53,7 +53,7 @@ class Cluster(Protocol):
         ...
 
     async def owner(self, session: str) -> NodeRow | None:
-        """Return the live node that owns the session, or None."""
+        """Return the live node that owns the session, or None. What it owns is not counted."""
         ...
 
     async def owned(self, node: str, limit: int = 1000) -> list[str]:

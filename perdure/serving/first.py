@@ -1,9 +1,13 @@
 """The first key: how a server that was just installed lets its owner in, and nobody else."""
 
-from perdure.core.errors import Forbidden
+from typing import Final
+
+from perdure.core.errors import Conflict, Forbidden
 from perdure.serving.loopback import is_loopback
 from perdure.serving.server import Server
 from perdure.stores.projects import DEFAULT
+
+_KIND: Final = "first-key"
 
 
 async def first_key(server: Server, host: str) -> str | None:
@@ -21,5 +25,10 @@ async def first_key(server: Server, host: str) -> str | None:
             f"{host} can be reached from elsewhere, and this store has no API keys yet.",
             "perdure admin keys new --role admin    or listen on 127.0.0.1",
         )
-    _, key = await server.keys.make(DEFAULT, "admin", name="first", by="perdure up")
+    record, key = await server.keys.make(DEFAULT, "admin", name="first", by="perdure up")
+    try:
+        await server.stores.base.put_doc(_KIND, "first", record.id.encode(), expect=0)
+    except Conflict:  # another node began at the same moment: one first key is enough
+        await server.keys.revoke(record.id)
+        return None
     return key

@@ -79,7 +79,7 @@ class OnPostgres:
         """Take the session from a living owner, as a lease does that ran out; return whose. With
         `all_of_it` the owner loses all that it owns.
         """
-        owner = "".join(self._read(lambda r: [r.owner(session) or ""]))
+        owner = "".join(self._read(lambda r: [node.name for node in [r.owner(session)] if node]))
         if owner:
             if all_of_it:
                 self._run("UPDATE sessions SET owner = 'expired' WHERE owner = %s", owner)

@@ -242,3 +242,10 @@ async def test_a_step_that_fails_leaves_everything_as_it_was(database: str) -> N
     with connected(database) as connection:
         assert [each.version for each in migrations.applied(connection)] == [1]
     await (await PostgresStore.open(database)).close()
+
+
+async def test_a_database_that_cannot_keep_every_name_is_refused(postgres: PostgresServer) -> None:
+    with psycopg.connect(postgres.conninfo(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE narrow ENCODING 'LATIN1' TEMPLATE template0")
+    error = await refused(Unavailable, PostgresStore.open(postgres.url("narrow")))
+    assert error.code == "E-STORE-ENCODING"

@@ -125,8 +125,16 @@ def _has_schema(connection: Connection, schema: str) -> bool:
 def check_safety(connection: Connection, shown: str, *, unsafe: bool) -> str:
     """Return what the server's settings promise, in a sentence.
 
-    Raises `Unavailable` (E-STORE-UNSAFE) when it may lose what it acknowledged, unless `unsafe`.
+    Raises `Unavailable` (E-STORE-UNSAFE) when it may lose what it acknowledged, unless `unsafe`,
+    and (E-STORE-ENCODING) when it cannot keep every name.
     """
+    if (encoding := _setting(connection, "server_encoding")) != "UTF8":
+        raise Unavailable(
+            "E-STORE-ENCODING",
+            f"The database {shown} keeps text as {encoding}, and names are Unicode. "
+            "Nothing was opened.",
+            "createdb -E UTF8 -T template0 NAME    and name that one",
+        )
     setting = {
         name: _setting(connection, name)
         for name in ("fsync", "synchronous_commit", "full_page_writes", "synchronous_standby_names")

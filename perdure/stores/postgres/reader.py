@@ -170,15 +170,16 @@ class Reader:
         unreadable = [row.id for row in self.sessions() if row.error == "E-DB-CORRUPT"]
         return wrong + [(name, "its row in the list cannot be read") for name in unreadable]
 
-    def nodes(self) -> list[NodeRow]:
-        """See `Cluster.nodes`."""
-        rows = self._all(self.sql.read_nodes)
+    def nodes(self, name: str | None = None, *, counted: bool = True) -> list[NodeRow]:
+        """See `Cluster.nodes`; of that name alone. Counting what they own costs something."""
+        rows = self._all(self.sql.read_nodes, node=name, counted=counted)
         return [NodeRow(*row) for row in rows]
 
-    def owner(self, session: str) -> str | None:
-        """Return the name of the live node that owns the session."""
+    def owner(self, session: str) -> NodeRow | None:
+        """See `Cluster.owner`."""
         rows = self._all(self.sql.owner, session=_name(session))
-        return rows[0][0] if rows else None
+        found = self.nodes(rows[0][0], counted=False) if rows else []
+        return found[0] if found else None
 
     def owned(self, node: str, limit: int) -> list[str]:
         """See `Cluster.owned`."""

@@ -311,9 +311,7 @@ class PostgresStore:
 
     async def owner(self, session: str) -> NodeRow | None:
         """See `Cluster.owner`."""
-        name = await self._read(lambda reader: reader.owner(session))
-        found = [node for node in await self.nodes() if node.name == name] if name else []
-        return found[0] if found else None
+        return await self._read(lambda reader: reader.owner(session))
 
     async def owned(self, node: str, limit: int = 1000) -> list[str]:
         """See `Cluster.owned`."""

@@ -1,3 +1,3 @@
 SELECT kind, name, version, data FROM docs
-WHERE %(all)s::boolean OR (kind, name) > (%(kind)b::bytea, %(name)b::bytea)
+WHERE version > 0 AND (%(all)s::boolean OR (kind, name) > (%(kind)b::bytea, %(name)b::bytea))
 ORDER BY kind, name LIMIT %(limit)s

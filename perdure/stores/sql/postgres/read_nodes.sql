@@ -4,5 +4,10 @@ SELECT
     (extract(EPOCH FROM n.seen) * 1000000)::bigint,
     extract(EPOCH FROM n.until - clock_timestamp())::double precision,
     n.until > clock_timestamp(), n.draining,
-    (SELECT count(*) FROM sessions AS s WHERE s.owner = n.node), n.schema_version
-FROM nodes AS n ORDER BY n.node
+    CASE
+        WHEN %(counted)s THEN (SELECT count(*) FROM sessions AS s WHERE s.owner = n.node) ELSE 0
+    END,
+    n.schema_version
+FROM nodes AS n
+WHERE %(node)s::text IS NULL OR n.node = %(node)s::text
+ORDER BY n.node
