@@ -1,6 +1,7 @@
 """`python -m bench`: measure this machine. See docs/performance.md."""
 
 import argparse
+import asyncio
 import datetime as dt
 import os
 import platform
@@ -12,6 +13,7 @@ from typing import Final
 import apsw
 import msgspec
 
+from bench import first_token
 from bench.footprint import memory, startup
 from bench.forks import forks
 from bench.growth import growth
@@ -66,8 +68,10 @@ def _measure(place: Path, *, quick: bool, prompt: bool, load: float) -> Figures:
     started = startup(place, 1 if quick else 7)
     _say("memory")
     resting = memory(place, 40 if quick else 1000, warm=20 if quick else 600)
+    _say("the first token through the server, beside a direct call")
+    token = asyncio.run(first_token.measure(place, quick=quick))
     return Figures(
-        _machine(prompt=prompt, load=load), cells, grown, resumed, branched, started, resting
+        _machine(prompt=prompt, load=load), cells, grown, resumed, branched, started, resting, token
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from bench import first_token
 from bench.footprint import Memory, Startup
 from bench.forks import Forks
 from bench.growth import Growth
@@ -34,6 +35,7 @@ class Figures(msgspec.Struct, frozen=True):
     forks: Forks
     startup: Startup
     memory: Memory
+    first_token: first_token.Found
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -55,6 +57,7 @@ def markdown(figures: Figures) -> str:
         _table(_FORKS, [_forks(figures.forks)]),
         _table(_STARTUP, [[f"{t:.0f} ms" for t in msgspec.structs.astuple(figures.startup)]]),
         _table(_MEMORY, [_memory(figures.memory)]),
+        first_token.table(figures.first_token),
         _table(_TARGETS, [[t.what, t.target, t.found, "yes" if t.met else "**no**"]
                           for t in targets(figures)]),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
@@ -55,12 +56,17 @@ class Served:
     key: str = ""
     process: Process | None = None
     clients: list[httpx2.AsyncClient] = field(default_factory=list)
+    environ: dict[str, str] = field(default_factory=dict)  # more of it than this process has
 
     async def start(self) -> None:
         """Start it; return when it answers."""
         command = [sys.executable, "-m", "perdure", "up", "agents.py", "--json", "--port", "0"]
         self.process = await asyncio.create_subprocess_exec(
-            *command, cwd=self.folder, stdout=PIPE, stderr=DEVNULL
+            *command,
+            cwd=self.folder,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env={**os.environ, **self.environ},
         )
         assert self.process.stdout is not None
         said = json.loads(await self.process.stdout.readline())

@@ -37,4 +37,7 @@ def test_a_quick_run_leaves_all_figures(tmp_path: Path) -> None:
     assert figures.forks.files == 100
     assert min(figures.forks.end_ms, figures.forks.middle_ms, figures.forks.files_ms) > 0
     assert all(time > 0 for time in msgspec.structs.astuple(figures.startup))
+    token = figures.first_token
+    assert len(token.cells) == 4
+    assert all(min(c.direct_ms) > 0 and len(c.ratios) == 5 for c in token.cells)
     assert str(ROOT) not in out.read_text()
