@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from perdure.cli.asked import asked_in
 from perdure.cli.asking import question
 from perdure.cli.background import drive
@@ -14,7 +16,7 @@ from perdure.cli.opened import Opened, opened
 from perdure.cli.screen import Screen
 from perdure.cli.text import one_line
 from perdure.cli.waiting import SCOPES, Open, everywhere, show
-from perdure.cli.wire import plain
+from perdure.cli.wire import Asked, plain
 from perdure.core.codec import arguments_of
 from perdure.core.errors import Conflict, InvalidRequest, NotFound, PerdureError
 from perdure.core.events import ActionResolved, Event
@@ -175,11 +177,19 @@ def _told(screen: Screen, each: Open, event: Event) -> None:
         return
     ok = decided.decision == "allow"
     word = screen.style("  ✓ allowed  ", "green") if ok else screen.style("  ✗ denied  ", "yellow")
-    screen.line(word + question(each.asked))
+    screen.line(word + question(_as_decided(each.asked, decided)))
     if decided.grant is not None:
         words = in_words(decided.grant, [each.state.id])
         screen.line(screen.style("    from now on  ", "yellow") + words)
         screen.line(screen.dim(f"    take it back: perdure approve --revoke {decided.grant.name}"))
+
+
+def _as_decided(asked: Asked, decided: ActionResolved) -> Asked:
+    """What was asked, with the arguments that a person put in the place of the model's."""
+    if decided.arguments is None:
+        return asked
+    call = msgspec.structs.replace(asked.call, arguments=decided.arguments)
+    return msgspec.structs.replace(asked, call=call)
 
 
 def _too_late(screen: Screen, each: Open, error: Conflict) -> None:

@@ -62,6 +62,7 @@ def run(wish: Wish, *, yes: bool, json: bool, detach: bool, no_wait: bool) -> in
 
 def look_on(screen: Screen, places: Places, ref: Ref, order: Order, manner: Manner) -> int:
     """See `order` through on `screen`; return the exit status."""
+    places.prepare()  # a session that began elsewhere, at a server, has left nothing here
     onlooker = Onlooker(screen, ref.session, manner)
     attendant = Attendant(order, Path(ref.directory), places, onlooker)
     onlooker.attendant = attendant

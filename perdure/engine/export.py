@@ -123,7 +123,11 @@ async def import_session(store: Store, lines: Lines, name: str = "", *, by: str 
     claim = await store.claim(session)
     try:
         if claim.seq:
-            raise Conflict("E-SESSION-EXISTS", f"There is a session {session} already.")
+            raise Conflict(
+                "E-SESSION-EXISTS",
+                f"There is a session {session} already. Nothing was written.",
+                "Bring it under another name: perdure import FILE --name NAME",
+            )
         for data in exported.blobs.values():
             await store.blobs.put(data)
         errors = rows_of(session, _own(session, exported.events))

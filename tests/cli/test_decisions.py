@@ -67,7 +67,9 @@ def test_what_is_denied_is_told_to_the_model(shell: Shell) -> None:
 
 def test_what_is_edited_runs_as_edited(shell: Shell) -> None:
     waiting(shell)
-    assert shell.perdure("approve", "s1", "--edit", '{"order": 9, "eur": 21}').status == 0
+    done = shell.perdure("approve", "s1", "--edit", '{"order": 9, "eur": 21}')
+    assert done.status == 0 and "allowed  refund(order=9, eur=21)" in done.out
+    assert "38.0" not in done.out  # what was asked is not what was allowed
     assert "refund(order=9, eur=21)" in answer(shell)
     assert shell.read("refunds.txt") == "9 21.0\n"
 

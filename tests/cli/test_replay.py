@@ -137,6 +137,7 @@ def test_a_session_is_carried_to_another_store(shell: Shell, tmp_path: Path) -> 
     shell.write("s1.jsonl", shell.perdure("export", "s1").out)
     again = shell.perdure("import", "s1.jsonl")
     assert again.status == 7 and "E-SESSION-EXISTS" in again.err
+    assert "Nothing was written" in again.err and "--name" in again.err
     elsewhere = Shell(tmp_path / "elsewhere")
     elsewhere.folder.mkdir()
     (taken,) = elsewhere.perdure("import", "../s1.jsonl", "--json").lines

@@ -216,3 +216,18 @@ async def test_the_server_may_be_named_in_the_project(
         assert done.status == 0, done.err
         without = await runner(shell, {"X": ""})("ls")
         assert without.status == 5 and "E-REMOTE-KEY" in without.err
+
+
+async def test_a_folder_that_knows_nothing_of_the_server_goes_on_with_its_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = Shell(tmp_path / "theirs")
+    shell.folder.mkdir()
+    shell.agent(REFUND, "So: {{last_result}}")
+    elsewhere = Shell(tmp_path / "mine")
+    elsewhere.folder.mkdir()
+    async with served(shell, monkeypatch) as environ:
+        done = await runner(shell, environ)("run", "helper", "Hi", "--session", "s1", "--no-wait")
+        assert done.status == 4, done.err
+        resumed = await runner(elsewhere, environ)("resume", "s1", "--yes")
+        assert resumed.status == 0 and "refunded 38.0" in resumed.out, resumed.err
