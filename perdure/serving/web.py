@@ -6,6 +6,8 @@ told and everything is let go. The second one: at once.
 
 import asyncio
 import contextlib
+import errno
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -68,11 +70,17 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: no host can be called so
+        # A resolver's numbers are below zero, and Python's words would say the address twice.
+        number = (isinstance(error, OSError) and error.errno) or 0
+        why = os.strerror(number) if number > 0 else getattr(error, "strerror", "") or str(error)
+        named = isinstance(error, socket.gaierror | UnicodeError)
+        elsewhere = named or number == errno.EADDRNOTAVAIL
+        other_port = f"perdure up --port {port + 1 if 0 < port < 65535 else 8700}"
         raise Unavailable(
             "E-PORT",
-            f"Cannot listen on {host}:{port}: {error.strerror or error}.",
-            f"perdure up --port {port + 1 if 0 < port < 65535 else 8700}",
+            f"Cannot listen on {host}:{port}: {why}.",
+            "An address of this machine: perdure up --host 127.0.0.1" if elsewhere else other_port,
         ) from error
 
 

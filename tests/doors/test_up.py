@@ -12,6 +12,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from perdure.core.errors import Unavailable
+from perdure.serving.web import listen
 from tests.doors.running import launched, refused, running
 
 AGENTS = '''
@@ -237,6 +239,19 @@ async def test_what_cannot_be_served_says_so(inn: Path) -> None:
     with_port = [sys.executable, "-m", "perdure", "up"]  # 65536 is not 0, a free one
     beyond = await asyncio.create_subprocess_exec(*with_port, cwd=inn, stdout=PIPE, stderr=PIPE)
     assert "E-PORT" in await refused(beyond)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b"])
+def test_another_port_is_no_way_to_an_address_of_others(host: str) -> None:
+    with pytest.raises(Unavailable, match="E-PORT") as refusal:
+        listen(host, 8700)
+    assert "--host 127.0.0.1" in refusal.value.hint
+
+
+def test_a_port_that_is_taken_is_said_once() -> None:
+    with listen("127.0.0.1", 0) as first, pytest.raises(Unavailable, match="E-PORT") as refusal:
+        listen("127.0.0.1", first.getsockname()[1])
+    assert "--port" in refusal.value.hint and "bind" not in refusal.value.message
 
 
 async def test_what_it_says_can_be_exported_and_used(inn: Path) -> None:

@@ -128,7 +128,7 @@ async def _prepare(target: CarriableStore, name: str) -> None:
                 "E-TARGET-NOT-EMPTY",
                 f"The target holds {sessions} session(s) or documents already."
                 " Nothing was written.",
-                "Name a new one; one that is not there is made.",
+                "Name another one: a file that is not there is made, a database by createdb.",
             )
         await _check_alone(target, "target")
         await target.put_doc(MARK, _NAME, encode(Mark(name)), expect=0)
