@@ -21,8 +21,7 @@ from bench.peers.systems import BASE, SYSTEMS, System
 from perdure.testing.postgres import PostgresServer, programs
 
 _RESULTS: Final = Path(__file__).parents[1] / "results"
-# What the documents show, and what else was measured on this machine.
-_SHOWN: Final = _RESULTS / "peers.json"
+_SHOWN: Final = Path(__file__).parent / "shown.json"  # what the documents show; kept with them
 _LATEST: Final = _RESULTS / "peers-latest.json"
 
 
@@ -54,12 +53,14 @@ def _options() -> argparse.Namespace:
 
 def _measured(options: argparse.Namespace) -> Figures:
     systems = _chosen(options.only)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    place = options.place or _RESULTS
+    for folder in (options.out.parent, place):
+        folder.mkdir(parents=True, exist_ok=True)
     prompt = wake_promptly()
     as_nice()
     before, begun = os.getloadavg()[0], time.monotonic()
     # Beside the results, because the system's own place for such files may be in memory.
-    with tempfile.TemporaryDirectory(dir=options.place or options.out.parent) as root:
+    with tempfile.TemporaryDirectory(dir=place) as root:
         bench, rounds = _run(Path(root), systems, options)
     return Figures(
         date=dt.datetime.now(tz=dt.UTC).date().isoformat(),

@@ -65,7 +65,7 @@ def short(figures: Figures) -> str:
     rows = [_short_row(found, system) for system in found.systems]
     note = f"Behind each figure: × how many times better Perdure on SQLite did, {_SPREAD}."
     table = _table([*heads, *longest, "SIGKILL to next step"], rows)
-    return "\n\n".join((_run(figures), note, table))
+    return "\n\n".join((_run(figures), note, table, *([_CUT] if "\\*" in table else [])))
 
 
 def _short_row(found: Found, system: System) -> list[str]:

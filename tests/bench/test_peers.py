@@ -56,6 +56,7 @@ def test_ratios_compare_the_same_round_and_show_their_range() -> None:
 
     assert line(text, PEER.label)[1] == "400"
     assert line(text, PEER.label, 1)[1] == "3.00 (2.00..10.0)"
+    assert line(report.short(found), PEER.label)[1] == "400 × 3.00 (2.00..10.0)"
 
 
 def test_steps_that_were_only_begun_are_not_counted() -> None:
@@ -94,9 +95,19 @@ def test_writing_replaces_what_stands_between_the_markers_and_nothing_else(tmp_p
     for name, tables in (("README.md", report.short), ("docs/performance.md", report.full)):
         text = (tmp_path / name).read_text()
         assert text == f"# A\n\n{report.BEGIN}\n\n{tables(found)}\n\n{report.END}\n\nend\n"
-    assert line((tmp_path / "README.md").read_text(), PERDURE.label)[-1] == "412 ms"
+    assert line((tmp_path / "README.md").read_text(), f"**{PERDURE.label}**")[-1] == "412 ms"
     with pytest.raises(ValueError, match="no <!-- bench-peers:begin -->"):
         report.between("no markers", "text")
+
+
+def test_the_documents_have_the_markers_and_the_figures_of_the_stored_run() -> None:
+    stored = ROOT / "bench" / "peers" / "shown.json"
+    assert stored.exists(), "make bench-peers ARGS=--write"
+    found = msgspec.json.decode(stored.read_bytes(), type=Figures)
+
+    for name, text in (("README.md", report.short), ("docs/performance.md", report.full)):
+        document = (ROOT / name).read_text()
+        assert report.between(document, text(found)) == document, "--write --again"
 
 
 async def test_the_recorder_counts_only_steps_that_are_done_and_holds_the_last_one() -> None:
