@@ -35,7 +35,8 @@ async def main() -> None:
     script = (
         f"trap '' TERM INT HUP; for i in 1 2 3; do setsid nohup sleep {mark} >/dev/null & done; "
         f"(sleep {mark} &) ; "
-        f"until [ $(grep -lzx {mark} /proc/[0-9]*/cmdline 2>/dev/null | wc -l) -ge 4 ]; do :; done; "
+        f"until [ $(grep -lzx {mark} /proc/[0-9]*/cmdline 2>/dev/null | wc -l) -ge 4 ]; "
+        "do :; done; "
         f"echo up; sleep {mark}"
     )
 
