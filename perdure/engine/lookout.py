@@ -9,6 +9,7 @@ from perdure.core.errors import PerdureError
 from perdure.engine.hub import Hub
 from perdure.engine.kit import Kit
 from perdure.engine.trees import Trees
+from perdure.ports.cluster import Cluster
 
 
 class Watched(Protocol):
@@ -58,6 +59,26 @@ async def look_out(engine: Watched) -> None:
         if asking is not None:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
+
+
+async def left_lying(engine: Watched, session_id: str) -> bool:
+    """Wait a moment; whether the session's owner leaves letters in its inbox, or is gone.
+
+    Where a dead owner counts as alive until its lease runs out this goes on for as long as somebody
+    here follows the session and somebody else has it.
+    """
+    store, pause_s = engine.kit.store, engine.kit.bounds.poll_s
+    try:
+        while True:
+            await asyncio.sleep(pause_s)
+            if await store.inbox(session_id):
+                return True
+            if not isinstance(store, Cluster) or session_id not in engine.hub.followed:
+                return False
+            if await store.owner(session_id) is None:
+                return True
+    except PerdureError:
+        return True
 
 
 async def _ask(engine: Watched) -> None:

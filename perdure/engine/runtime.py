@@ -32,7 +32,7 @@ from perdure.engine.hub import Hub
 from perdure.engine.journal import Journal, load
 from perdure.engine.kin import Tree, summed, tree_of, with_waiting
 from perdure.engine.kit import Kit
-from perdure.engine.lookout import look_out
+from perdure.engine.lookout import left_lying, look_out
 from perdure.engine.schedules import Schedules
 from perdure.engine.session import Session
 from perdure.engine.subagents import Subagent
@@ -290,7 +290,7 @@ class Engine:
             again = True  # if another process works on it now, that will say so
         except SessionBusy:
             driver.woken_again()  # another process works on it, and its followers read on
-            again = await self._left_lying(session_id) or self.trees.held_elsewhere(session_id)
+            again = await left_lying(self, session_id) or self.trees.held_elsewhere(session_id)
         except Exception as error:  # noqa: BLE001  # one session's end must not be another's
             self.hub.fail(session_id, error)
             again = isinstance(error, Unavailable)  # the store may be back soon
@@ -307,14 +307,6 @@ class Engine:
         elif again:
             loop = asyncio.get_running_loop()
             loop.call_later(self.kit.bounds.poll_s, self.wake, session_id)
-
-    async def _left_lying(self, session_id: str) -> bool:
-        """Whether the session's owner leaves letters in its inbox: it may have just gone."""
-        try:
-            await asyncio.sleep(self.kit.bounds.poll_s)
-            return bool(await self.kit.store.inbox(session_id))
-        except PerdureError:
-            return True
 
     async def create(self, created: e.SessionCreated, *then: e.Payload) -> None:
         """Write session.created and `then`, unless somebody else does at the same moment."""
