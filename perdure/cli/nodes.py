@@ -10,14 +10,15 @@ from perdure.cli.elsewhere import engine_of
 from perdure.cli.opened import Opened, opened
 from perdure.cli.screen import Screen
 from perdure.cli.text import clip, duration, one_line, pad, plural
-from perdure.core.errors import NotFound
 from perdure.doors.native.bodies_nodes import Placed
+from perdure.engine.nodes import after_draining, ensure_alive, meant
 from perdure.ports.cluster import Cluster, NodeRow
 from perdure.stores.projects import ProjectStores
 from perdure.stores.system import SystemClock
 
 _HEAD: Final = ("node", "address", "version", "up for", "sessions", "lease")
-_WIDTHS: Final = (36, 40, 12, 8, 9, 40)
+_WIDTHS: Final = (36, 40, 12, 8, 9, 64)
+_FREE: Final = "free to be taken"
 _NO_NODES: Final = "This store has no nodes: it is in the memory of one process."
 
 
@@ -53,7 +54,7 @@ async def _ls(screen: Screen, place: Opened) -> int:
 
 
 def _columns(row: NodeRow) -> tuple[str, ...]:
-    fields = (row.name, _place(row), row.version or "?", _since(row), str(row.sessions))
+    fields = (row.name, _place(row), row.version or "?", _since(row), _count(row))
     return (*map(one_line, fields), _lease(row))
 
 
@@ -69,7 +70,7 @@ def show(name: str, *, json: bool) -> int:
 
 
 async def _show(screen: Screen, place: Opened, typed: str) -> int:
-    node, sessions = await _shown(place, await _matching(place, typed))
+    node, sessions = await _shown(place, meant(await _nodes(place) or [], typed))
     if screen.json:
         owned = [{"project": each.project, "session": each.session} for each in sessions]
         screen.line(plain_json.dumps(_fields(node) | {"owned": owned}))
@@ -83,7 +84,9 @@ async def _show(screen: Screen, place: Opened, typed: str) -> int:
         ("lease", _lease(node)),
     ):
         screen.line(f"  {what:<10} {one_line(text)}")
-    screen.line(f"  {plural(node.sessions, 'session')}")
+    left = "" if node.alive else "left "
+    free = "" if node.alive or not node.sessions else screen.dim(f"   {_FREE}")
+    screen.line(f"  {left}{plural(node.sessions, 'session')}{free}")
     for each in sessions:
         project = "" if each.project == "default" else screen.dim(f"  project {each.project}")
         screen.line(f"    {one_line(each.session)}{project}")
@@ -97,7 +100,9 @@ def drain(name: str, *, json: bool) -> int:
 
 
 async def _drain(screen: Screen, place: Opened, typed: str) -> int:
-    name = await _matching(place, typed)
+    rows = await _nodes(place) or []
+    name = meant(rows, typed)
+    ensure_alive(rows, name)
     if place.project.remote:
         await (await engine_of(place.runtime)).drain_node(name)
     else:
@@ -108,7 +113,7 @@ async def _drain(screen: Screen, place: Opened, typed: str) -> int:
         screen.line(plain_json.dumps({"name": name, "draining": True}))
         return 0
     screen.line(f"  {one_line(name)} takes nothing new, lets what runs end, and ends itself.")
-    screen.line("  " + screen.dim("What is not over by then goes on at the other nodes."))
+    screen.line("  " + screen.dim(after_draining(rows, name)))
     return 0
 
 
@@ -127,18 +132,6 @@ async def _nodes(place: Opened) -> list[NodeRow] | None:
 async def _cluster(place: Opened) -> Cluster | None:
     store = (await place.runtime.engine()).kit.store
     return store if isinstance(store, Cluster) else None
-
-
-async def _matching(place: Opened, typed: str) -> str:
-    """Return the node that `typed` is, or begins: none but one. Raises `NotFound`."""
-    rows = await _nodes(place) or []
-    fitting = [row.name for row in rows if row.name == typed]
-    fitting = fitting or [row.name for row in rows if typed and row.name.startswith(typed)]
-    if len(fitting) != 1:
-        several = f": {', '.join(fitting)}" if fitting else ""
-        said = f"{len(fitting)} nodes begin with {typed!r}{several}." if fitting else ""
-        raise NotFound("E-NODE-UNKNOWN", said or f"There is no node {typed!r}.", "perdure nodes")
-    return fitting[0]
 
 
 async def _shown(place: Opened, name: str) -> Shown:
@@ -162,10 +155,18 @@ def _since(row: NodeRow) -> str:
     return duration(max(0, now_us - row.started_at_us)) if row.started_at_us else "?"
 
 
+def _count(row: NodeRow) -> str:
+    """Say what it owns. What a dead one left stays under its name until somebody has to work on it:
+    one that waits for a person, or sleeps, is taken when that is over.
+    """
+    return str(row.sessions) if row.alive or not row.sessions else f"left {row.sessions}"
+
+
 def _lease(row: NodeRow) -> str:
     """Say how it stands: a store without leases knows a process is there as long as it lives."""
     if not row.alive:
-        return f"dead, silent for {duration(int(-row.lease_left_s * 1_000_000))}"
+        left = f"; what it left is {_FREE}" if row.sessions else ""
+        return f"dead, silent for {duration(int(-row.lease_left_s * 1_000_000))}{left}"
     held = f"{row.lease_left_s:.1f} s left" if row.lease_left_s > 0 else "while it lives"
     return "draining, " + held if row.draining else held
 

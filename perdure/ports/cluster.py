@@ -10,7 +10,8 @@ class NodeRow(msgspec.Struct, frozen=True):
 
     `address` is where other nodes reach it (`http://host:port`, "" for one that serves nobody),
     `lease_left_s` how long it counts as alive without another word (negative: for how long it has
-    been silent). `sessions` is how many it owns.
+    been silent). `sessions` is how many it owns: of a dead
+    one, how many it left, free to be taken.
     """
 
     name: str

@@ -122,7 +122,9 @@ class RemoteEngine(Engine):
         return await self.link.ask("GET", f"/nodes/{part(name)}", NodeView)
 
     async def drain_node(self, name: str) -> None:
-        """Tell one of them to end. Raises `Forbidden` (E-ROLE), `NotFound` (E-NODE-UNKNOWN)."""
+        """Tell one of them to end. Raises `Forbidden` (E-ROLE), `NotFound` (E-NODE-UNKNOWN),
+        `Conflict` (E-NODE-DEAD).
+        """
         await self.link.ask("POST", f"/nodes/{part(name)}/drain", Node)
 
     async def definition(self, name: str) -> AgentSpec:

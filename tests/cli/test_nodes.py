@@ -4,12 +4,19 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from perdure.core.codec import encode
 from perdure.core.content import as_content
 from perdure.core.inbox import Say
+from perdure.stores.postgres.store import PostgresStore
 from perdure.stores.sqlite import SqliteStore
+from perdure.testing.store_harness import begin
 from tests.cli.shell import Shell
 from tests.cli.test_sleeping import heard, working
+from tests.contract.postgres import database, postgres
+
+__all__ = ["database", "postgres"]  # fixtures
 
 TOML = '[agents.helper]\npython = "agent.py:helper"\n'
 
@@ -61,3 +68,29 @@ async def _post(path: Path) -> None:
     store = await SqliteStore.open(path)
     await store.post("s", "k", encode(Say("message", as_content("again"))))
     store.kill()
+
+
+@pytest.mark.postgres
+def test_a_dead_node_is_told_nothing_and_what_it_left_is_free(shell: Shell, database: str) -> None:
+    there = {"PERDURE_STORE": database}
+    name = asyncio.run(_died(f"{database}&lease_s=0.3"))
+    ((row,),) = shell.perdure("nodes", "--json", **there).lines
+    while row["alive"]:
+        ((row,),) = shell.perdure("nodes", "--json", **there).lines
+    assert (row["name"], row["sessions"]) == (name, 1)
+    listed = shell.perdure("nodes", **there).out
+    assert "left 1" in listed and "free to be taken" in listed
+    shown = shell.perdure("nodes", "show", name, **there).out
+    assert "left 1 session " in shown and "ses_1" in shown
+    told = shell.perdure("nodes", "drain", name[:8], **there)
+    said = " ".join(told.err.split())
+    assert told.status == 7 and "E-NODE-DEAD" in said and "no other node is alive" in said
+    assert "takes nothing new" not in told.out
+
+
+async def _died(url: str) -> str:
+    """Begin a session and die; return the name of the node."""
+    store = await PostgresStore.open(url)
+    await begin(store)
+    store.kill()
+    return store.node

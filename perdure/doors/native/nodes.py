@@ -9,6 +9,7 @@ from perdure.core.errors import Forbidden, InvalidRequest, NotFound
 from perdure.doors.http import Call
 from perdure.doors.native.bodies_nodes import Node, Nodes, NodeView, Placed
 from perdure.doors.native.table import Operation, answer
+from perdure.engine.nodes import ensure_alive
 from perdure.ports.cluster import Cluster, NodeRow
 
 _OPERATORS: Final = "default"  # whose admins see all projects
@@ -34,7 +35,7 @@ async def node(call: Call) -> Response:
 
 
 async def drain(call: Call) -> Response:
-    """Tell a node to take nothing new, give all up, and end."""
+    """Tell a node to take nothing new, give all up, and end. E-NODE-DEAD: it is dead already."""
     if not _sees_all(call):
         raise Forbidden(
             "E-ROLE",
@@ -42,6 +43,7 @@ async def drain(call: Call) -> Response:
             f"perdure admin keys new --role admin --project {_OPERATORS}",
         )
     cluster, row = await _found(call)
+    ensure_alive(await cluster.nodes(), row.name)
     await cluster.drain_node(row.name)
     return answer(_node(call, cluster, (await _found(call))[1]), 202)
 
