@@ -4,6 +4,8 @@ Nothing in the engine knows of it. Of a session only names, counts and times are
 was said, nor a call's arguments or result.
 """
 
+import json
+import logging
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
@@ -16,6 +18,7 @@ from perdure.doors.metrics import Metrics
 
 Key = tuple[str, str]  # a session, and what in it: "turn", "model", or a call's id
 _OPEN_MOST: Final = 50_000
+_LOG: Final = logging.getLogger("perdure.server")
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -83,6 +86,8 @@ class Observer:
                 self._tool(session, event, of_call, state)
             case e.SessionRecovered():
                 self._metrics.recovered.add()
+                names = _quoted(session), _quoted(self._project)
+                _LOG.info("takeover.done session=%s project=%s", *names)
             case e.SessionParked(error=error):
                 self._metrics.refused.add(error.code)
             case _:
@@ -171,3 +176,9 @@ class Observer:
 
     def _named(self, session: str) -> str:
         return f"{self._project}/{session}"
+
+
+def _quoted(name: str) -> str:
+    """Return a name as one word of a log: clients may give a session almost any name."""
+    plain = name.isascii() and name.isprintable() and not set(name) & set(' "=')
+    return name if plain else json.dumps(name)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -53,6 +54,22 @@ async def test_what_a_drained_node_had_goes_on_at_another(inn: Path) -> None:
         assert rung(inn) == ["cook"]
         status, said = await perdure(inn, "nodes")
         assert other.said["url"] in said and one.said["url"] not in said
+
+
+async def test_a_takeover_leaves_a_line_in_the_log(inn: Path) -> None:
+    async with running(inn, "agents.py") as one, running(inn, "agents.py") as other:
+        key = one.said["key"]
+        async with one.client(key) as here, other.client(key) as there:
+            session = await begun(here)
+            await events_until(there, session, "tool.started")
+            one.signal(signal.SIGKILL)
+            await events_until(there, session, "session.recovered")
+        other.signal(signal.SIGTERM)
+        assert await other.ended() == 0 and other.process.stderr is not None
+        lines = [json.loads(line) for line in (await other.process.stderr.read()).splitlines()]
+        (told,) = [each for each in lines if each["message"].startswith("takeover.")]
+        assert told["message"] == f"takeover.done session={session} project=default"
+        assert told["level"] == "info"
 
 
 async def _ready(client: Any) -> int:
