@@ -16,8 +16,8 @@ from perdure.ports.cluster import Cluster, NodeRow
 from perdure.stores.projects import ProjectStores
 from perdure.stores.system import SystemClock
 
-_HEAD: Final = ("node", "address", "version", "up for", "sessions", "lease")
-_WIDTHS: Final = (36, 40, 12, 8, 9, 64)
+_HEAD: Final = ("node", "address", "version", "up for", "sessions", "behind", "lease")
+_WIDTHS: Final = (36, 40, 12, 8, 9, 8, 64)
 _FREE: Final = "free to be taken"
 _NO_NODES: Final = "This store has no nodes: it is in the memory of one process."
 
@@ -54,7 +54,7 @@ async def _ls(screen: Screen, place: Opened) -> int:
 
 
 def _columns(row: NodeRow) -> tuple[str, ...]:
-    fields = (row.name, _place(row), row.version or "?", _since(row), _count(row))
+    fields = (row.name, _place(row), row.version or "?", _since(row), _count(row), str(row.behind))
     return (*map(one_line, fields), _lease(row))
 
 
@@ -84,6 +84,8 @@ async def _show(screen: Screen, place: Opened, typed: str) -> int:
         ("lease", _lease(node)),
     ):
         screen.line(f"  {what:<10} {one_line(text)}")
+    if node.behind:
+        screen.line(f"  {'behind':<10} {plural(node.behind, 'letter')} to be taken")
     left = "" if node.alive else "left "
     free = "" if node.alive or not node.sessions else screen.dim(f"   {_FREE}")
     screen.line(f"  {left}{plural(node.sessions, 'session')}{free}")

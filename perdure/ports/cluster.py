@@ -10,8 +10,8 @@ class NodeRow(msgspec.Struct, frozen=True):
 
     `address` is where other nodes reach it (`http://host:port`, "" for one that serves nobody),
     `lease_left_s` how long it counts as alive without another word (negative: for how long it has
-    been silent). `sessions` is how many it owns: of a dead
-    one, how many it left, free to be taken.
+    been silent). `sessions` is how many it owns: of a dead one, how many it left, free to be taken.
+    `behind` is how many letters wait in the inboxes of what it owns.
     """
 
     name: str
@@ -25,6 +25,7 @@ class NodeRow(msgspec.Struct, frozen=True):
     draining: bool = False
     sessions: int = 0
     schema: int = 0
+    behind: int = 0
 
 
 @runtime_checkable

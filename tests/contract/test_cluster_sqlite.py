@@ -58,6 +58,9 @@ async def test_who_owns_what(harness: SqliteHarness) -> None:
     owner = await second.owner("ses_a")
     assert owner is not None
     assert (owner.name, owner.address) == (first.node, "http://one:8700")
+    await second.post("ses_a", "k", b"body")
+    counts = {row.name: (row.sessions, row.behind) for row in await second.nodes()}
+    assert counts == {first.node: (2, 1), second.node: (0, 0)}
     assert await second.owned(first.node) == ["ses_a", "ses_b"]
     assert await second.owned(first.node, 1) == ["ses_a"]
     await first.release(await first.claim("ses_a"))

@@ -77,6 +77,11 @@ async def test_nodes_know_of_each_other(database: str) -> None:
     assert nodes.keys() == {first.node, second.node}
     assert nodes[second.node].address == "http://10.0.0.2:8700"
     assert (nodes[first.node].sessions, nodes[first.node].alive) == (1, True)
+    assert nodes[first.node].behind == 0
+    for key in ("k1", "k2"):
+        await second.post("ses_1", key, b"body")
+    behind = {node.name: node.behind for node in await second.nodes()}
+    assert behind == {first.node: 2, second.node: 0}
     owner = await second.owner("ses_1")
     assert owner is not None and owner.name == first.node
     assert await second.owned(first.node) == ["ses_1"]

@@ -8,7 +8,8 @@ class Node(msgspec.Struct, frozen=True):
 
     `driven` are the sessions of your project that it works on, `pid` its number: of the one that
     answers only. `address` and `host` are shown to admins of the project `default`. `sessions` is
-    how many it owns, in all projects (of a dead one: how many it left, free to be taken);
+    how many it owns, in all projects (of a dead one: how many it left, free to be taken), `behind`
+    how many letters wait for it in their inboxes;
     `lease_left_s` how long it counts as alive without another word (0: its store has no leases, a
     process is dead when it is gone). Moments are microseconds of the store's clock.
     """
@@ -28,6 +29,7 @@ class Node(msgspec.Struct, frozen=True):
     draining: bool = False
     sessions: int = 0
     schema: int = 0
+    behind: int = 0
 
 
 class Nodes(msgspec.Struct, frozen=True):

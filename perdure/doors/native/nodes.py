@@ -84,6 +84,7 @@ def _told(call: Call, made: Node, row: NodeRow) -> Node:
         made.name, made.here, row.version or made.version, made.store, made.pid, made.driven,
         row.address if shown else "", row.host if shown else "", row.started_at_us,
         row.seen_at_us, row.lease_left_s, row.alive, row.draining, row.sessions, row.schema,
+        row.behind,
     )  # fmt: skip
 
 

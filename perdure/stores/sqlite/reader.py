@@ -118,10 +118,10 @@ class Reader:
         rows = self.connection.execute(self.sql.read_owned, (node, limit))
         return [row[0] for row in rows]
 
-    def owners(self) -> dict[str, int]:
-        """Return how many sessions each node owns, dead or alive."""
-        rows: list[tuple[str, int]] = list(self.connection.execute(self.sql.read_owners))
-        return dict(rows)
+    def owners(self) -> dict[str, tuple[int, int]]:
+        """Return how many sessions each node owns, dead or alive, and how many letters wait there."""
+        rows: list[tuple[str, int, int]] = list(self.connection.execute(self.sql.read_owners))
+        return {name: (sessions, letters) for name, sessions, letters in rows}
 
     def state(self, session: str) -> tuple[int, bytes] | None:
         """See `Store.load_state`."""

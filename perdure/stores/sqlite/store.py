@@ -246,11 +246,10 @@ class SqliteStore:
         from perdure.stores.sqlite.connect import SCHEMA
 
         rows, owners = await self._read(lambda reader: (self._node.others(), reader.owners()))
-        now_us = SystemClock().now_us()
-        return [
-            replace(row, sessions=owners.get(row.name, 0), seen_at_us=now_us, schema=SCHEMA)
-            for row in rows
-        ]
+        seen = {"seen_at_us": SystemClock().now_us(), "schema": SCHEMA}
+        nothing = (0, 0)
+        counts = [(row, *owners.get(row.name, nothing)) for row in rows]
+        return [replace(row, sessions=n, behind=behind, **seen) for row, n, behind in counts]
 
     async def drain_node(self, node: str) -> None:
         """See `Cluster.drain_node`."""

@@ -7,7 +7,14 @@ SELECT
     CASE
         WHEN %(counted)s THEN (SELECT count(*) FROM sessions AS s WHERE s.owner = n.node) ELSE 0
     END,
-    n.schema_version
+    n.schema_version,
+    CASE
+        WHEN %(counted)s THEN (
+            SELECT count(*) FROM letters AS l
+            INNER JOIN sessions AS s ON s.session = l.session
+            WHERE l.body IS NOT NULL AND s.owner = n.node
+        ) ELSE 0
+    END
 FROM nodes AS n
 WHERE %(node)s::text IS NULL OR n.node = %(node)s::text
 ORDER BY n.node
