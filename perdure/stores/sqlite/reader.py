@@ -119,7 +119,7 @@ class Reader:
         return [row[0] for row in rows]
 
     def owners(self) -> dict[str, tuple[int, int]]:
-        """Return how many sessions each node owns, dead or alive, and how many letters wait there."""
+        """Return how many sessions a node owns, and how many letters wait in them; by node."""
         rows: list[tuple[str, int, int]] = list(self.connection.execute(self.sql.read_owners))
         return {name: (sessions, letters) for name, sessions, letters in rows}
 
