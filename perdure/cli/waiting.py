@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from perdure.cli.again import open_question
 from perdure.cli.asked import asked_in
 from perdure.cli.asking import rule_of
 from perdure.cli.lines import imported
@@ -16,10 +17,15 @@ from perdure.core.codec import arguments_of
 from perdure.core.errors import InvalidRequest
 from perdure.core.state import State
 from perdure.engine.session import Session
+from perdure.engine.tool_errors import CHOICES
 from perdure.ports.store import SessionRow
 
 SCOPES: Final = ("once", "session", "rule")
 _INDENT: Final = 8
+_NO_RESULT: Final = (
+    "It left, and no result came back. Nobody knows whether it happened, so it is not called again"
+    " by itself."
+)
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,10 @@ def _question(screen: Screen, each: Open, now_us: int) -> None:
     screen.line(sign + screen.dim("   " + " · ".join(facts)))
     for name, value in _arguments(asked):
         _wrapped(screen, f"{one_line(name)}: ", value)
+    if asked.kind == "resolve":
+        _wrapped(screen, "asks  ", open_question(asked.question))
+        if not asked.question.endswith(CHOICES):
+            _wrapped(screen, "why   ", _NO_RESULT, dim=True)
     if rule := rule_of(asked):
         _wrapped(screen, "rule  ", rule, dim=True)
     if asked.reason:

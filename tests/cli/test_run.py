@@ -92,6 +92,14 @@ def test_an_unknown_outcome_is_never_guessed(shell: Shell) -> None:
     assert shell.read("once.txt") == "x"
 
 
+def test_the_list_asks_whether_it_happened_and_says_why(shell: Shell) -> None:
+    shell.agent("die_once {}", "ok")
+    assert shell.perdure("run", "agent.py", "go", "--session", "s1").status == 9
+    listed = " ".join(shell.perdure("approve").out.split())
+    assert "asks did it happen?" in listed and "why It left, and no result came back" in listed
+    assert "perdure resume s1 --as done" in listed
+
+
 def test_an_unknown_outcome_can_have_failed(shell: Shell) -> None:
     shell.agent("die_once {}", "So: {{last_result}}")
     shell.perdure("run", "agent.py", "x", "--session", "s1")
