@@ -13,6 +13,7 @@ from perdure.core.codec import decode, encode
 
 _NAMED: Final = 5  # problems that are named; more help nobody
 _SHOWN: Final = 120
+UNCHECKED: Final = "it cannot be checked"
 
 
 def problems(schema: str | bytes, value: object) -> list[str]:
@@ -25,7 +26,7 @@ def problems(schema: str | bytes, value: object) -> list[str]:
         checks = _validator(schema if isinstance(schema, bytes) else schema.encode())
         errors = list(checks.iter_errors(value))
     except (RecursionError, Unresolvable, re.error) as error:
-        return [f"it cannot be checked: {type(error).__name__}"]
+        return [f"{UNCHECKED}: {type(error).__name__}"]
     said = sorted({f"{_where(x.absolute_path)}{words}" for x in errors for words in _says(x)})
     rest = len(said) - _NAMED
     return said[:_NAMED] + ([f"and {rest} more"] if rest > 0 else [])

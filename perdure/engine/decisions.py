@@ -6,11 +6,13 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from perdure.core import events as e
+from perdure.core.codec import arguments_of, decode
 from perdure.core.errors import Conflict, InvalidRequest, NotFound, PerdureError
 from perdure.core.events import Event
+from perdure.core.forms import UNCHECKED, flaw, problems
 from perdure.core.inbox import Decide, Revoke
 from perdure.core.policy import approval_digest
-from perdure.core.state import Decided, State
+from perdure.core.state import ActionState, Decided, State
 from perdure.core.timeline import as_imported
 from perdure.engine import grants
 from perdure.engine.answers import Held, ensure_open
@@ -98,6 +100,24 @@ def _check(session: Held, state: State, decision: Decide) -> None:
             "E-ACTION-ANSWER",
             f"{decision.action_id} is no decision: a client is to answer {action.call_id}.",
             f"perdure answer {session.id}:{action.call_id}",
+        )
+    if action is not None and decision.arguments is not None:
+        check_edit(session.id, state, action, decision.arguments)
+
+
+def check_edit(session: str, state: State, action: ActionState, arguments: str) -> None:
+    """Raise `InvalidRequest` (E-TOOL-ARGUMENTS) for arguments that the tool would not take."""
+    call = state.turn.calls.get(action.call_id) if state.turn else None
+    spec = state.spec.tool(call.call.tool) if call else None
+    given = arguments_of(arguments)
+    if spec is None or flaw(decode(bytes(spec.input_schema), object)):
+        return  # nobody knows what it takes: the tool itself says so
+    wrong = problems(bytes(spec.input_schema), given)
+    if wrong and not wrong[0].startswith(UNCHECKED):
+        raise InvalidRequest(
+            "E-TOOL-ARGUMENTS",
+            f"{spec.name} does not take these arguments: {'; '.join(wrong)}. Nothing was decided.",
+            f"perdure show {session}",
         )
 
 

@@ -81,6 +81,21 @@ def test_an_edit_that_is_no_json_changes_nothing(shell: Shell) -> None:
     assert shell.perdure("show", "s1", "--json").lines[0]["status"] == "waiting"
 
 
+def test_an_edit_that_the_tool_would_not_take_decides_nothing(shell: Shell) -> None:
+    waiting(shell)
+    for edit, wrong in (
+        ('{"order": "nine", "eur": 21}', "`order`"),
+        ('{"order": 9}', "lacks `eur`"),
+        ('{"order": 9, "eur": 21, "to": "me"}', "`to`"),
+    ):
+        done = shell.perdure("approve", "s1:a1", "--edit", edit)
+        said = " ".join(done.err.split())
+        assert done.status == 2 and "E-TOOL-ARGUMENTS" in said and wrong in said, said
+        assert "Nothing was decided" in said
+    assert shell.perdure("show", "s1", "--json").lines[0]["status"] == "waiting"
+    assert shell.perdure("approve", "s1:a1", "--edit", '{"order": 9, "eur": 21}').status == 0
+
+
 def test_nothing_is_allowed_wholesale(shell: Shell) -> None:
     waiting(shell)
     assert shell.perdure("approve", "--allow").status == 2

@@ -32,6 +32,7 @@ from perdure.doors.native.bodies_raw import (
 )
 from perdure.doors.native.making import row_of, session_of
 from perdure.doors.native.table import BYTES, Operation, Query, answer, by_of
+from perdure.engine.decisions import check_edit
 
 _PAGE: Final = 1000
 
@@ -106,6 +107,8 @@ def _checked(letter: Post, state: State) -> Post:
         case inbox.Answer(call_id=call_id, text=text, failed=False):
             _check_form(state, call_id, text)
         case inbox.Decide(action_id=action_id, arguments=str() as arguments):
+            if (action := state.actions.get(action_id)) is not None:
+                check_edit(state.id, state, action, arguments)
             # What is allowed is bound to these arguments by us, whatever the client says.
             return replace(letter, arguments_digest=_digest(state, action_id, arguments))
         case _:
