@@ -101,7 +101,7 @@ def resume(name: Name, json: Json = False) -> int:
 
 @schedule.command(cls=Verb)
 def rm(name: Name, json: Json = False) -> int:
-    """Forget it; the sessions that it made stay."""
+    """Forget it; the sessions that it made stay, runs that have not begun go with it."""
     return _act("rm", name, json=json)
 
 

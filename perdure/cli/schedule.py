@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json as plain_json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from perdure.cli.me import whoami
 from perdure.cli.opened import Opened, opened
 from perdure.cli.places import Places, Ref
 from perdure.cli.screen import Screen
-from perdure.cli.text import clip, duration, one_line, pad, usd
+from perdure.cli.text import clip, duration, one_line, pad, plural, usd
 from perdure.cli.wire import plain
 from perdure.cli.worker import runtime_of
 from perdure.config import Project, load_project
@@ -25,12 +25,18 @@ from perdure.core.content import as_content, text_of
 from perdure.core.errors import InvalidRequest
 from perdure.core.schedules import Missed, Overlap, Schedule
 from perdure.engine.calendar import Terms, following_of, moment_of, plan
-from perdure.engine.schedules import Past
+from perdure.engine.schedules import Past, session_of
 from perdure.stores.system import SystemClock
 
 NEXT: Final = 5
 SHOWN: Final = 10
 _TEXT_BYTES: Final = 1_000_000
+_AT_ONCE: Final = ": that is past, so it fires at once"
+_PAST: Final = {
+    "skip": ": that is past, so it is missed and left out, unless it was a minute ago at most",
+    "last": _AT_ONCE,
+    "all": _AT_ONCE,
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,8 @@ def add(wish: Wish, *, json: bool) -> int:
         screen.line(plain_json.dumps(_fields(made)))
         return 0
     screen.line(f"  {made.name}   {_when(made)}   {name}")
-    screen.line(f"  next  {_moment(made, made.next_us)}")
+    past = made.next_us is not None and made.next_us <= SystemClock().now_us()
+    screen.line(f"  next  {_moment(made, made.next_us)}{_PAST[made.missed] if past else ''}")
     runs = "the server" if project.remote else "`perdure work`"
     screen.line("  " + screen.dim(f"It fires while {runs} runs."))
     return 0
@@ -233,8 +240,10 @@ async def _act(screen: Screen, place: Opened, what: str, name: str) -> int:
             fields |= _fields(made)
             said = f"{name} fires next {_moment(made, made.next_us)}"
         case "rm":
+            there = await schedules.get(name)
             await schedules.remove(name)
-            said = f"{name} is gone; its sessions are as they were."
+            fields["dropped"] = [session_of(there, fire) for fire in there.due]
+            said = f"{name} is gone; its sessions are as they were.{_dropped(fields['dropped'])}"
         case _:
             fields["session"] = await schedules.run_now(name)
             said = f"{fields['session']}   begins where `perdure work` runs."
@@ -242,6 +251,17 @@ async def _act(screen: Screen, place: Opened, what: str, name: str) -> int:
                 said = f"{fields['session']}   begins on the server."
     screen.line(plain_json.dumps(fields) if screen.json else f"  {said}")
     return 0
+
+
+def _dropped(sessions: Sequence[str]) -> str:
+    """Say which runs were announced, and will not begin."""
+    if not sessions:
+        return ""
+    which = one_line(", ".join(sessions))
+    go = "goes" if len(sessions) == 1 else "go"
+    begin = "begins" if len(sessions) == 1 else "begin"
+    runs = plural(len(sessions), "announced run")
+    return f"\n  {runs} {go} with it and never {begin}: {which}"
 
 
 def _fields(schedule: Schedule) -> dict[str, Any]:

@@ -132,6 +132,29 @@ def test_a_run_asked_for_begins_where_schedules_fire(shell: Shell) -> None:
     assert row["id"] == told["session"] and row["agent"] == "helper"
 
 
+def test_runs_that_go_with_their_schedule_are_named(shell: Shell) -> None:
+    shell.agent("Summed up.")
+    add(shell, "nightly", "--cron", "@daily")
+    (told,) = shell.perdure("schedule", "now", "nightly", "--json").lines
+    (again,) = shell.perdure("schedule", "now", "nightly", "--json").lines
+    said = shell.perdure("schedule", "rm", "nightly").out
+    assert "2 announced runs go with it and never begin" in said
+    assert told["session"] in said and again["session"] in said
+    add(shell, "other", "--cron", "@daily")
+    (last,) = shell.perdure("schedule", "now", "other", "--json").lines
+    (gone,) = shell.perdure("schedule", "rm", "other", "--json").lines
+    assert gone == {"schedule": "other", "dropped": [last["session"]]}
+    add(shell, "quiet", "--cron", "@daily")
+    assert "announced" not in shell.perdure("schedule", "rm", "quiet").out
+
+
+def test_a_moment_that_is_past_is_called_so(shell: Shell) -> None:
+    shell.agent("Summed up.")
+    assert "past, so it fires at once" in add(shell, "early", *PAST).out
+    assert "past, so it is missed" in add(shell, "never", *PAST, "--missed", "skip").out
+    assert "past" not in add(shell, "later", "--at", "2999-01-01").out
+
+
 def test_an_agent_that_is_gone_is_told_and_stops_nobody_else(shell: Shell) -> None:
     shell.agent("Summed up.")
     shell.write("perdure.toml", "")
