@@ -1,6 +1,8 @@
 """Which database is meant: the address that a user writes, taken apart."""
 
+import difflib
 import re
+from collections.abc import Collection
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
@@ -60,6 +62,25 @@ def parse(url: str) -> Address:
         _seconds(ours, "outage_s", 300.0, least=0.0),
         _seconds(ours, "patience_s", 20.0, least=0.1),
         ours.get("unsafe", "0") not in ("", "0"),
+    )
+
+
+def stranger(shown: str, libpq: Collection[str]) -> InvalidRequest | None:
+    """Return the error (E-STORE-URL) for an option of an address that neither we nor libpq, which
+    has these, know; None when there is no such option.
+    """
+    names = [_parameter(each)[0] for each in urlsplit(shown).query.split("&") if each]
+    odd = [name for name in names if name not in libpq and name not in _OURS]
+    if not odd:
+        return None
+    ours = f"Ours are {', '.join(_OURS)}; all others are libpq's."
+    # What a person mistypes is one of ours more often than one of libpq's many.
+    close = difflib.get_close_matches(odd[0].lower(), _OURS, n=1)
+    close = close or difflib.get_close_matches(odd[0].lower(), sorted(libpq), n=1)
+    return InvalidRequest(
+        "E-STORE-URL",
+        f"The address of the store has an option {odd[0]!r} that nobody knows. Nothing was opened.",
+        (f"Did you mean {close[0]}? " if close else "") + ours,
     )
 
 

@@ -7,6 +7,7 @@ from psycopg import errors
 
 from perdure.core.errors import CorruptJournal, PerdureError, Unavailable
 from perdure.stores import refusals
+from perdure.stores.postgres.address import stranger
 
 # The server is going down, coming up, or is the standby of another one by now.
 _AWAY: Final = (
@@ -68,8 +69,13 @@ def away(shown: str) -> Unavailable:
     )
 
 
-def refused(shown: str, error: psycopg.Error) -> Unavailable:
+def refused(shown: str, error: psycopg.Error) -> PerdureError:
     """It could not be opened. Which of the usual reasons it was, without quoting anything."""
+    if isinstance(error, psycopg.ProgrammingError):
+        options = [each.keyword.decode() for each in psycopg.pq.Conninfo.get_defaults()]
+        odd = stranger(shown, [*options, "ssl"])  # which is sslmode=require in an address
+        if odd is not None:
+            return odd
     said = str(error).lower()
     why = "does not answer"
     hint = "Is it running, and reachable from here? Write postgresql://user@host:5432/database"
