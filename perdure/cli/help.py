@@ -1,6 +1,7 @@
 """How `perdure --help` looks. Imports nothing but typer."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from typer.core import TyperCommand, TyperGroup
@@ -12,6 +13,8 @@ perdure — agents that never lose their place
   perdure new myagent               make your own
   perdure run AGENT "text"          give it something to do
 """
+_TYPE: Final = re.compile(r" <([a-z]+(?:\[[a-z]+\])?)>")
+_NUMBERS: Final = ("int", "float")
 _TAIL: Final = """\
   perdure VERB --help               the options of one verb
   perdure --install-completion      complete verbs and options in your shell
@@ -48,7 +51,22 @@ class Verb(TyperCommand):
         """Write the page."""
         formatter.write(f"{_first_line(self)}\n\n")
         self.format_usage(ctx, formatter)
+        formatter.write_dl = _typeless(formatter.write_dl)
         self.format_options(ctx, formatter)
+
+
+def _typeless(write: Callable[..., None]) -> Callable[..., None]:
+    """Return a writer of pairs that says in words what a value is, not which type holds it."""
+
+    def words(name: str) -> str:
+        if not name.startswith("-"):
+            return _TYPE.sub("", name)
+        return _TYPE.sub(lambda found: " N" if found[1] in _NUMBERS else " TEXT", name)
+
+    def shown(rows: Sequence[tuple[str, str]], *more: Any, **options: Any) -> None:
+        write([(words(name), text) for name, text in rows], *more, **options)
+
+    return shown
 
 
 def _first_line(command: Any) -> str:

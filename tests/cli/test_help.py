@@ -31,6 +31,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+@pytest.mark.parametrize("verb", [*VERBS, "schedule add", "up", "answer", "errors"])
+def test_no_types_of_the_code_are_shown(shell: Shell, verb: str) -> None:
+    said = shell.perdure(*verb.split(), "--help").out
+    assert not re.search(r"<[a-z]", said) and " --" in said
+    if verb == "approve":
+        assert re.search(r"^  \[ID…\]  Sessions", said, re.MULTILINE) and "--reason TEXT" in said
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_explains_itself(shell: Shell, verb: str) -> None:
     done = shell.perdure(verb, "--help")
