@@ -113,7 +113,10 @@ def _decisions(state: State, how: How) -> tuple[Letter, ...]:
             raise InvalidRequest("E-USAGE", "--result and --reason belong to --as.", "--as done")
         return ()
     if decision not in ("done", "failed", "rerun") or (how.rerun and how.as_):
-        raise InvalidRequest("E-USAGE", "One of --as done, --as failed, --rerun is possible.")
+        raise InvalidRequest(
+            "E-USAGE", "One of --as done, --as failed, --rerun is possible.",
+            f"perdure resume {state.id} --as done --result JSON",
+        )  # fmt: skip
     open_ = [a for a in asked_in(state) if a.kind not in ("approve", "answer")]
     named = [a for a in open_ if not how.action or a.action_id == how.action]
     if not named:

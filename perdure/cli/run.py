@@ -2,9 +2,12 @@
 
 import asyncio
 import json as plain_json
+import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
@@ -51,7 +54,7 @@ def run(wish: Wish, *, yes: bool, json: bool, detach: bool, no_wait: bool) -> in
     places = Places(project)
     places.prepare()
     ref, create = _there(wish, project) if project.remote else _ref(wish, project, places)
-    text = _text(wish.text)
+    text = _text(wish.text, new=create)
     letters = (message(text),) if text else ()
     order = order_of(ref, project, letters, create=create, adopt=wish.adopt)
     if create:
@@ -193,8 +196,24 @@ def _workspace(wish: Wish) -> str:
     return str(path.resolve())
 
 
-def _text(text: str) -> str:
-    """Return what to do; from standard input for - or where it is a pipe."""
-    if text != "-":
-        return text
-    return sys.stdin.read(TEXT_BYTES).strip()
+def _text(text: str, *, new: bool) -> str:
+    """Return what to do; from standard input for -, or where a session is to begin and it is a
+    pipe or a file. Raises `InvalidRequest` when a session would begin with nothing to do.
+    """
+    if text == "-" or (new and not text and _is_given(sys.stdin)):
+        text = sys.stdin.read(TEXT_BYTES).strip()
+    if new and not text:
+        raise InvalidRequest(
+            "E-USAGE",
+            "Nothing was said that is to be done, so no session was begun.",
+            'perdure run AGENT "what to do"',
+        )
+    return text
+
+
+def _is_given(stream: TextIO) -> bool:
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)

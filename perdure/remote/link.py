@@ -225,6 +225,12 @@ def error_of(problem: Problem, status: int) -> PerdureError:
     """Return a server's error as the exception that it was there."""
     if status in (429, 503):
         return Unavailable(problem.code, problem.message, problem.hint)
+    if problem.code == "E-AUTH":  # the server's hint is for who writes requests
+        hint = (
+            "export PERDURE_API_KEY=…    a key of this server (its operator: perdure admin keys"
+            " new), or a fresh token of your provider"
+        )
+        return Forbidden(problem.code, problem.message, hint)
     kind = _KINDS.get(status, PerdureError)
     return kind(problem.code, problem.message, problem.hint, retryable=problem.retryable)
 

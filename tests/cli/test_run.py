@@ -92,6 +92,24 @@ def test_an_unknown_outcome_is_never_guessed(shell: Shell) -> None:
     assert shell.read("once.txt") == "x"
 
 
+def test_no_session_begins_with_nothing_to_do(shell: Shell) -> None:
+    shell.agent("Done.", "Again.")
+    for words in (("agent.py",), ("agent.py", ""), ("agent.py", "-", "--detach")):
+        done = shell.perdure("run", *words)
+        assert done.status == 2 and 'Fix:   perdure run AGENT "what to do"' in done.err
+    assert shell.perdure("ls", "--json").lines == [[]]
+    piped = shell.perdure("run", "agent.py", "--session", "s1", stdin="Do it.\n")
+    assert piped.status == 0 and "Done." in piped.out
+    assert shell.perdure("run", "s1").status == 0, "one that is there is only looked at"
+
+
+def test_what_became_of_a_call_is_one_of_three(shell: Shell) -> None:
+    shell.agent("die_once {}", "ok")
+    assert shell.perdure("run", "agent.py", "go", "--session", "s1").status == 9
+    done = shell.perdure("resume", "s1", "--as", "maybe")
+    assert done.status == 2 and "Fix:   perdure resume s1 --as done --result JSON" in done.err
+
+
 def test_the_list_asks_whether_it_happened_and_says_why(shell: Shell) -> None:
     shell.agent("die_once {}", "ok")
     assert shell.perdure("run", "agent.py", "go", "--session", "s1").status == 9

@@ -202,7 +202,8 @@ async def test_a_source_that_others_have_open_is_refused(ground: Ground) -> None
     source, target = await ground.open("sqlite", "source"), await ground.open("memory", "target")
     await diary(source, "ses_1")
     other = await ground.open("sqlite", "source")
-    assert (await refused(Conflict, move(source, target, "here"))).code == "E-MOVE-IN-USE"
+    busy = await refused(Conflict, move(source, target, "here"))
+    assert busy.code == "E-MOVE-IN-USE" and busy.message.startswith("1 other process has the ")
     assert await target.kept_docs() == []
     await other.close()
     assert (await move(source, target, "here")).summary.sessions == 1

@@ -197,6 +197,7 @@ async def test_what_the_words_for_people_say(
         bad = environ | {"PERDURE_API_KEY": "pdk_wrong"}
         stranger = await runner(shell, bad)("ls", "--json")
         assert stranger.lines[0]["error"]["code"] == "E-AUTH" and stranger.status == 5
+        assert "export PERDURE_API_KEY" in stranger.lines[0]["error"]["hint"]
         assert "pdk_wrong" not in stranger.out + stranger.err
     gone = await run("ls", "--json")
     assert (gone.status, gone.lines[0]["error"]["code"]) == (6, "E-REMOTE-UNREACHABLE")

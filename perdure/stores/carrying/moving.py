@@ -109,12 +109,16 @@ async def _check_alone(store: CarriableStore, which: str, patience_s: float = 0.
         if patience_s <= 0:
             raise Conflict(
                 "E-MOVE-IN-USE",
-                f"{len(others)} other process(es) have the {which} open: {', '.join(others[:3])}."
+                f"{_have(len(others))} the {which} open: {', '.join(others[:3])}."
                 " Nothing was moved.",
                 "End the servers and workers on it, then type it again.",
             )
         await asyncio.sleep(_LOOK_S)
         patience_s -= _LOOK_S
+
+
+def _have(others: int) -> str:
+    return "1 other process has" if others == 1 else f"{others} other processes have"
 
 
 async def _prepare(target: CarriableStore, name: str) -> None:
