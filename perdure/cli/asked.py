@@ -2,6 +2,7 @@
 
 from perdure.cli.wire import Asked
 from perdure.core.state import Phase, State
+from perdure.engine.decisions import takes
 from perdure.engine.grants import like_it
 
 
@@ -20,6 +21,7 @@ def asked_in(state: State) -> tuple[Asked, ...]:
             form=_form(state, calls[action.call_id].call.tool) if action.kind == "answer" else "",
             said=action.said,
             grant=like_it(state, action),
+            takes=takes(state, calls[action.call_id].call.tool) if action.kind == "approve" else "",
         )
         for action in state.actions.values()
         if action.call_id in calls and calls[action.call_id].phase is not Phase.FINISHED

@@ -15,6 +15,7 @@ from perdure.cli.wire import Asked
 from perdure.core.codec import encode
 from perdure.core.grants import Grant
 from perdure.core.inbox import Answer, Decide
+from perdure.engine.decisions import misfits
 from perdure.engine.tool_errors import CHOICES
 
 INDENT = 7
@@ -159,6 +160,11 @@ class Questions:
             self._edited[name] = _value(text, self._edited[name])
         if self._fields:
             return self._next("edit", self._field_prompt())
+        if wrong := misfits(self.left[0].takes, self._edited):
+            said = f"✗ the tool does not take that, nothing was decided: {'; '.join(wrong)}"
+            self._screen.line(" " * INDENT + self._screen.style(one_line(said), "yellow"))
+            self._prompt()
+            return None
         return self._decided("allow", arguments=encode(self._edited).decode())
 
     def _field_prompt(self) -> str:

@@ -53,7 +53,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a person owes the session, with the call it is about. `form` is what an answer must
     look like, as JSON Schema, `said` what the model wrote when it made the call,
-    `grant` what would allow all calls of this tool for the session.
+    `grant` what would allow all calls of this tool for the session, `takes` what the tool takes, as
+    JSON Schema, where its arguments may be edited.
     """
 
     action_id: str
@@ -66,6 +67,7 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     form: str = ""
     said: str = ""
     grant: Grant | None = None
+    takes: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -2,8 +2,9 @@
 keeps that they tried.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from perdure.core import events as e
 from perdure.core.codec import arguments_of, decode
@@ -108,17 +109,28 @@ def _check(session: Held, state: State, decision: Decide) -> None:
 def check_edit(session: str, state: State, action: ActionState, arguments: str) -> None:
     """Raise `InvalidRequest` (E-TOOL-ARGUMENTS) for arguments that the tool would not take."""
     call = state.turn.calls.get(action.call_id) if state.turn else None
-    spec = state.spec.tool(call.call.tool) if call else None
-    given = arguments_of(arguments)
-    if spec is None or flaw(decode(bytes(spec.input_schema), object)):
-        return  # nobody knows what it takes: the tool itself says so
-    wrong = problems(bytes(spec.input_schema), given)
-    if wrong and not wrong[0].startswith(UNCHECKED):
+    wrong = misfits(takes(state, call.call.tool), arguments_of(arguments)) if call else []
+    if wrong and call:
         raise InvalidRequest(
             "E-TOOL-ARGUMENTS",
-            f"{spec.name} does not take these arguments: {'; '.join(wrong)}. Nothing was decided.",
+            f"{call.call.tool} does not take these arguments: {'; '.join(wrong)}. Nothing was "
+            "decided.",
             f"perdure show {session}",
         )
+
+
+def takes(state: State, tool: str) -> str:
+    """Return the JSON Schema of what a tool takes; empty where nobody knows but the tool itself."""
+    spec = state.spec.tool(tool)
+    if spec is None or flaw(decode(bytes(spec.input_schema), object)):
+        return ""
+    return bytes(spec.input_schema).decode()
+
+
+def misfits(schema: str, arguments: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the arguments of a call, as far as its schema can be checked."""
+    wrong = problems(schema, dict(arguments))
+    return [] if wrong and wrong[0].startswith(UNCHECKED) else wrong
 
 
 def _ever_was(state: State, action_id: str) -> bool:

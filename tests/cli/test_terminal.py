@@ -37,6 +37,21 @@ def test_arguments_are_edited_one_by_one(shell: Shell) -> None:
     assert shell.read("refunds.txt") == "9 5.0\n"
 
 
+def test_what_is_edited_into_what_the_tool_does_not_take_is_asked_again(shell: Shell) -> None:
+    shell.agent(REFUND, "So: {{last_result}}")
+    with Terminal(shell, "run", "agent.py", "x") as terminal:
+        terminal.expect("why")
+        terminal.type("e\n")
+        terminal.expect(r"order \[9\]: ")
+        terminal.type("nine\n")
+        terminal.expect(r"eur \[38.0\]: ")
+        terminal.type("\n")
+        assert "`order`" in terminal.expect(r"nothing was decided[^\n]*\n[^\n]*why")
+        terminal.type("a\n")
+        status, _ = terminal.end()
+    assert status == 0 and shell.read("refunds.txt") == "9 38.0\n"
+
+
 def test_a_refusal_carries_its_reason(shell: Shell) -> None:
     shell.agent(REFUND, "So: {{last_result}}")
     with Terminal(shell, "run", "agent.py", "x") as terminal:
