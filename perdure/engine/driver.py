@@ -31,6 +31,7 @@ from perdure.engine.kit import Kit
 from perdure.engine.ledger import Ledger
 from perdure.engine.mail import Mail
 from perdure.engine.model_calls import call_model, recover_model
+from perdure.engine.owning import owned
 from perdure.engine.recovery import recover_tools
 from perdure.engine.retry import LONGEST_S
 from perdure.engine.stops import first, our_fault, overdue, parked_by, poison, time_left_s
@@ -39,6 +40,7 @@ from perdure.engine.trees import Trees
 from perdure.engine.waits import Held, end_overdue
 from perdure.engine.ways import way_of
 from perdure.engine.work import Place, Work
+from perdure.ports.store import Claim
 from perdure.ports.tool import Tool
 
 Toolbox = Callable[[AgentSpec], Awaitable[Mapping[str, Tool]]]
@@ -77,11 +79,10 @@ class Driver:
         self._drain_task: asyncio.Task[None] | None = None
         self._work: Work | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._lost = False
         self._held_up = (0, 0)  # the turn and the model call that a breaker held up last
         self._retry = (0, 0.0)  # a retry's time by the wall clock, and by the monotonic one
         self.held = Held(kit.clock)
-        self._finishing = False
+        self._lost = self._finishing = False
 
     def finish(self) -> None:
         """End what is running and begin nothing: the process is about to end in order."""
@@ -99,12 +100,11 @@ class Driver:
         more: who owns it now may have begun the same.
         """
         work, task = self._work, self._task
-        if work is None or task is None or self._lost:
+        if work is None or task is None or self._kit.store.holds(work.journal.claim) or self._lost:
             return
-        if not self._kit.store.holds(work.journal.claim):
-            self._lost = True
-            work.journal.lose()
-            task.cancel()
+        self._lost = True
+        work.journal.lose()
+        task.cancel()
 
     def woken_again(self) -> bool:
         """True once when mail came that no loop has looked at: after `run`, start over."""
@@ -124,9 +124,8 @@ class Driver:
     async def run(self) -> None:
         """Own the session and work until it rests, or sleeps, and does so for a while.
 
-        Raises `SessionBusy` when another live process owns it, `LeaseLost` when one has taken it
-        over, `CorruptJournal` when its journal cannot be followed, `NotFound` (E-AGENT-MISSING)
-        when this process does not have the agent's code: then nothing was touched.
+        Raises `SessionBusy` when another live process owns it, `LeaseLost` when one took it over,
+        `CorruptJournal`, `NotFound` (E-AGENT-MISSING) without the agent's code: untouched then.
         """
         self._task = asyncio.current_task()
         try:
@@ -137,12 +136,14 @@ class Driver:
             raise lost(self._session) from None
 
     async def _run(self) -> None:
-        claim = await self._kit.store.claim(self._session)
+        async with owned(self._kit, self._session) as claim:
+            await self._own(claim)
+
+    async def _own(self, claim: Claim) -> None:
         journal = await self.journal_type.open(self._kit, claim)
         journal.published = lambda events, state: self._hub.publish(self._session, events, state)
         place = self.place_type(self._kit, journal)
-        aside = self._kit.clerk or self.guest
-        journal.left = aside
+        aside = journal.left = self._kit.clerk or self.guest
         ledger = Ledger()
         if self._trees is not None and not aside:
             ledger = await self._trees.enter(journal.state)
@@ -178,7 +179,6 @@ class Driver:
             await work.place.close()
         finally:
             await work.journal.close()
-            await self._kit.store.release(work.journal.claim)
 
     async def _tools(self) -> Mapping[str, Tool]:
         assert self._work is not None

@@ -81,9 +81,10 @@ async def _stuck_below(store: Store, state: State) -> str:
     if not errands or any(call.call.id not in names | asked for call in state.open_calls):
         return ""
     for call in errands:
-        below, _, _ = await load(store, child_name(state.id, call.call.id))
-        if below.seq == 0 or not await stuck(store, below):
-            return ""
+        child = child_name(state.id, call.call.id)
+        below, _, _ = await load(store, child)
+        if below.seq == 0 or not await stuck(store, below) or await store.inbox(child):
+            return ""  # what lies in its inbox may be what moves it on
     return "waiting"
 
 

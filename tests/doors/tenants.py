@@ -169,6 +169,7 @@ SHARED: Final = {
     "actions/action_id": "a name within a session",
     "errors/fingerprint": "the same cause has the same fingerprint everywhere",
     "records/seq": "a number of an event: it names nothing without its session",
+    "nodes/name": "the processes are the same for all; their addresses are not for everybody",
     "blobs/digest": "only what an event of that session names is given out",
 }
 
