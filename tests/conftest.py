@@ -1,7 +1,8 @@
 """What holds for every test: where a sandbox or a database is required, a skip is a failure."""
 
+import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,3 +27,10 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} needs {need} and was skipped: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def logging_is_on() -> Iterator[None]:
+    """Simulated runs switch logging off, for the whole process: it is no other test's silence."""
+    yield
+    logging.disable(logging.NOTSET)
