@@ -17,6 +17,7 @@ NAMED: Final = (
     "inbox",
     "mailboxes",
     "due",
+    "ends",
     "abandoned",
     "sessions",
     "session",
