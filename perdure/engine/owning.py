@@ -3,27 +3,28 @@ nobody would work on it, and nobody else could.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
+from perdure.core.errors import PerdureError
 from perdure.engine.kit import Kit
 from perdure.ports.store import Claim
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def owned(kit: Kit, session: str) -> AsyncIterator[Claim]:
     """Own the session until the end, whatever that is.
 
     Raises `SessionBusy` when another live process owns it, and what else `Store.claim` raises.
     """
-    claiming = asyncio.ensure_future(kit.store.claim(session))
     try:
-        # A claim that was asked for lands, whoever still waits for it.
-        yield await asyncio.shield(claiming)
+        claim = await kit.store.claim(session)
+    except asyncio.CancelledError:
+        # What was asked for lands, whoever still waits for it: asked for again, it is given back.
+        with contextlib.suppress(PerdureError):
+            await kit.store.release(await kit.store.claim(session))
+        raise
+    try:
+        yield claim
     finally:
-        if not claiming.done():
-            await asyncio.wait({claiming}, timeout=kit.bounds.close_s)
-        if not claiming.done():
-            claiming.cancel()  # the store is away: it lets go of everything when it is closed
-        elif not claiming.cancelled() and claiming.exception() is None:
-            await kit.store.release(claiming.result())
+        await kit.store.release(claim)
