@@ -158,7 +158,6 @@ async def test_a_row_alone_that_was_refused_in_doubt_is_refused(
     [
         ("user=perdure", "user=nobody", "does not know the user"),
         ("/postgres?", "/nodb?", "does not exist"),
-        ("?user", "?nonsense=1&user", "is no address"),
     ],
 )
 async def test_what_is_wrong_with_an_address_is_said(
